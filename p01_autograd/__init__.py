@@ -1,0 +1,1 @@
+"""Project 1: a scalar autograd engine in pure Python."""

@@ -1,0 +1,1 @@
+"""Project 2: a tiny PyTorch-shaped tensor library on NumPy buffers."""

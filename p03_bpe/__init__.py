@@ -1,0 +1,1 @@
+"""Project 3: byte-level byte-pair encoding."""

@@ -1,0 +1,1 @@
+"""Project 4: scaled dot-product and multi-head causal attention."""

@@ -1,0 +1,1 @@
+"""Project 5: a GPT in twenty lines."""

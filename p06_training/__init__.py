@@ -1,0 +1,1 @@
+"""Project 6: the training loop that survives contact."""
