@@ -39,3 +39,7 @@ def positive(text: str) -> float:
     if not (math.isfinite(number) and number > 0):
         raise argparse.ArgumentTypeError(f"{text} will not do; use a finite number above 0")
     return number
+
+
+class UsageError(Exception):
+    """Something the user gave cannot work; the text says what to do. Ends with status 2."""

@@ -57,7 +57,7 @@ def test_softmax_of_three_scores_by_hand(build):
         "the scores are divided by their sum without exp": x / x.sum(),
     }
     must_equal("softmax([0, ln 2, ln 5])", build.softmax(x), torch.tensor([0.125, 0.25, 0.625]),
-               mistakes)  # fmt: skip
+               mistakes)
 
 
 @pytest.mark.checks("softmax")
@@ -65,7 +65,7 @@ def test_softmax_works_along_the_last_dimension_by_default(build):
     x = randn(3, 3)
     must_equal("softmax of a (3, 3) tensor", build.softmax(x), F.softmax(x, -1),
                {"it works along dimension 0; the default is dim=-1": F.softmax(x, 0),
-                "it normalises over all elements at once": F.softmax(x.view(-1), 0).view(3, 3)})  # fmt: skip
+                "it normalises over all elements at once": F.softmax(x.view(-1), 0).view(3, 3)})
 
 
 @pytest.mark.checks("softmax")
@@ -74,10 +74,10 @@ def test_softmax_works_along_the_dimension_asked_for(build, dim):
     x = randn(3, 3, 3, seed=1)
     mistakes = {f"it works along dim {other}": F.softmax(x, other) for other in range(3)}
     must_equal(f"softmax(x, dim={dim}), x of shape (3, 3, 3),", build.softmax(x, dim),
-               F.softmax(x, dim), mistakes)  # fmt: skip
+               F.softmax(x, dim), mistakes)
     x = randn(2, 3, 4, seed=2)
     must_equal(f"softmax(x, dim={dim}), x of shape (2, 3, 4),", build.softmax(x, dim=dim),
-               F.softmax(x, dim))  # fmt: skip
+               F.softmax(x, dim))
 
 
 @pytest.mark.checks("softmax")
@@ -114,7 +114,7 @@ def test_softmax_gives_no_weight_to_minus_infinity(build):
     got = build.softmax(torch.tensor([[-math.inf, 0.0, 0.0], [3.0, -math.inf, -math.inf]]))
     must_equal("softmax of a row with -inf in it", got,
                torch.tensor([[0.0, 0.5, 0.5], [1.0, 0.0, 0.0]]),
-               otherwise="exp(-inf) is 0: what is masked must get no weight and make no NaN")  # fmt: skip
+               otherwise="exp(-inf) is 0: what is masked must get no weight and make no NaN")
 
 
 @pytest.mark.checks("softmax")
@@ -129,7 +129,7 @@ def test_softmax_has_the_right_gradient(build):
         (got,) = torch.autograd.grad((weights * upstream).sum(), x)
         (expected,) = torch.autograd.grad((F.softmax(x, -1) * upstream).sum(), x)
         must_equal("the gradient of softmax", got, expected,
-                   otherwise="Is a part of it detached that should not be?")  # fmt: skip
+                   otherwise="Is a part of it detached that should not be?")
 
 
 @pytest.mark.checks("softmax")
@@ -168,7 +168,7 @@ def test_causal_mask_of_three_by_hand(build):
         "row and column are exchanged: tril, not triu": expected.T.float(),
         "the diagonal is missing: a position attends to itself":
             torch.tensor([[0.0, 0, 0], [1, 0, 0], [1, 1, 0]]),
-    })  # fmt: skip
+    })
     assert torch.equal(got.long(), expected.long()), (
         f"causal_mask(3) should be {expected.bool().tolist()}, got {got.bool().tolist()}{reason}"
     )
@@ -217,7 +217,7 @@ def weight_mistakes(q, k, mask=None):
         "there is no softmax": scores.masked_fill(~allowed, 0.0),
         "a causal mask is applied though none was given":
             weights_by_the_book(q, k, everyone.tril()),
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.checks("attention_weights")
@@ -237,7 +237,7 @@ def test_attention_weights_of_one_query_by_hand(build):
     q = torch.tensor([[2 * math.log(3), 0.0, 0.0, 0.0]])
     k = torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]])
     must_equal("the weights of scores 2 ln 3 and 0, head size 4,", build.attention_weights(q, k),
-               torch.tensor([[0.75, 0.25]]), weight_mistakes(q, k))  # fmt: skip
+               torch.tensor([[0.75, 0.25]]), weight_mistakes(q, k))
 
 
 @pytest.mark.checks("attention_weights")
@@ -245,7 +245,7 @@ def test_attention_weights_of_one_query_by_hand(build):
 def test_scores_are_divided_by_the_root_of_the_head_size(build, hs):
     q, k = randn(1, 5, hs, seed=2), randn(1, 7, hs, seed=3)
     must_equal(f"the weights for head size {hs}", build.attention_weights(q, k),
-               weights_by_the_book(q, k), weight_mistakes(q, k))  # fmt: skip
+               weights_by_the_book(q, k), weight_mistakes(q, k))
 
 
 @pytest.mark.checks("attention_weights")
@@ -264,7 +264,7 @@ def test_queries_ask_and_keys_answer(build):
     expected = weights_by_the_book(q, k)
     must_equal("the weights of q and k", build.attention_weights(q, k), expected,
                {"q and k are exchanged: the rows belong to the queries": weights_by_the_book(k, q)}
-               | weight_mistakes(q, k))  # fmt: skip
+               | weight_mistakes(q, k))
 
 
 @pytest.mark.checks("attention_weights")
@@ -274,7 +274,7 @@ def test_masked_positions_get_no_weight_and_the_rest_sums_to_one(build):
     got = build.attention_weights(q, k, mask)
     assert torch.equal(mask, before), "attention_weights changed the mask in place"
     must_equal("the weights under a causal mask", got, weights_by_the_book(q, k, mask),
-               weight_mistakes(q, k, mask))  # fmt: skip
+               weight_mistakes(q, k, mask))
     assert (got[:, ~mask] == 0).all(), (
         f"a masked position should get exactly 0, the largest weight there is {got[:, ~mask].max()}\n"
         "Fill with -inf before the softmax"
@@ -288,7 +288,7 @@ def test_a_mask_is_stronger_than_any_score(build):
     got = build.attention_weights(q, k, torch.tensor([[True, False]]))
     must_equal("the weights of scores -60,000 (allowed) and 45,000 (masked)", got,
                torch.tensor([[1.0, 0.0]]), weight_mistakes(q, k, torch.tensor([[True, False]])),
-               otherwise="Masked scores must become -inf; a number such as -1e4 is not enough")  # fmt: skip
+               otherwise="Masked scores must become -inf; a number such as -1e4 is not enough")
 
 
 @pytest.mark.checks("attention_weights")
@@ -298,7 +298,7 @@ def test_a_mask_is_broadcast_over_the_leading_dimensions(build, shape):
     mask = randn(*shape, seed=12) > 0
     mask[..., 0] = True  # every query may attend somewhere
     must_equal(f"the weights under a mask of shape {shape}", build.attention_weights(q, k, mask),
-               weights_by_the_book(q, k, mask), weight_mistakes(q, k, mask))  # fmt: skip
+               weights_by_the_book(q, k, mask), weight_mistakes(q, k, mask))
 
 
 @pytest.mark.checks("attention_weights")
@@ -352,7 +352,7 @@ def test_attention_mixes_values_by_hand(build):
     got = build.scaled_dot_product_attention(q, k, v)
     mistakes = {why: w @ v for why, w in weight_mistakes(q, k).items()}
     must_equal("three quarters of [4, 0, 8] and one of [0, 4, 8]", got,
-               torch.tensor([[3.0, 1.0, 8.0]]), mistakes)  # fmt: skip
+               torch.tensor([[3.0, 1.0, 8.0]]), mistakes)
 
 
 @pytest.mark.checks("scaled_dot_product_attention")
@@ -360,7 +360,7 @@ def test_equal_values_come_out_unchanged(build):
     q, k, v = randn(2, 4, 8), randn(2, 6, 8, seed=1), torch.ones(2, 6, 3) * 7
     must_equal("a mixture of values that are all 7", build.scaled_dot_product_attention(q, k, v),
                torch.full((2, 4, 3), 7.0),
-               otherwise="The weights of a query must sum to 1, and multiply v")  # fmt: skip
+               otherwise="The weights of a query must sum to 1, and multiply v")
 
 
 @pytest.mark.checks("scaled_dot_product_attention")
@@ -369,7 +369,7 @@ def test_attention_does_not_depend_on_the_order_of_the_keys(build):
     order = torch.tensor([3, 5, 0, 1, 4, 2])
     must_equal("attention over the same keys and values in another order",
                build.scaled_dot_product_attention(q, k[order], v[order]),
-               build.scaled_dot_product_attention(q, k, v))  # fmt: skip
+               build.scaled_dot_product_attention(q, k, v))
 
 
 @pytest.mark.checks("scaled_dot_product_attention")
@@ -479,7 +479,7 @@ def test_the_order_of_the_past_does_not_matter(build, make):
     must_equal("the last output after the past was shuffled", attention(shuffled)[:, -1],
                attention(x)[:, -1],
                otherwise="Attention takes a weighted sum over the past: only positions that are "
-               "mixed up with channels or heads could tell the order")  # fmt: skip
+               "mixed up with channels or heads could tell the order")
 
 
 @pytest.mark.parametrize("make", MODULES)
@@ -488,7 +488,7 @@ def test_one_sequence_does_not_see_another_of_the_batch(build, make):
     together = attention(x)
     alone = torch.cat([attention(x[i : i + 1]) for i in range(3)])
     must_equal("three sequences in one batch, compared with each alone,", together, alone,
-               otherwise="Do the reshapes keep the batch dimension apart?")  # fmt: skip
+               otherwise="Do the reshapes keep the batch dimension apart?")
 
 
 @pytest.mark.parametrize("make", MODULES)
@@ -498,7 +498,7 @@ def test_a_constant_sequence_gives_a_constant_output(build, make):
     alone = attention(token)
     must_equal("six times the same token, at each position,", attention(token.expand(2, 6, 12)),
                alone.expand(2, 6, alone.shape[-1]),
-               otherwise="A mixture of equal values is that value: do the weights sum to 1?")  # fmt: skip
+               otherwise="A mixture of equal values is that value: do the weights sum to 1?")
 
 
 @pytest.mark.parametrize("make", MODULES)
@@ -507,7 +507,7 @@ def test_a_lone_token_is_only_projected(build, make):
     must_equal("the output for the mean of two tokens, each a sequence of its own,",
                attention((x + y) / 2), (attention(x) + attention(y)) / 2,
                otherwise="With one token the only weight is 1 and the output is linear in the "
-               "token: nothing but the projections may act on the values")  # fmt: skip
+               "token: nothing but the projections may act on the values")
 
 
 @pytest.mark.parametrize("make", MODULES)
@@ -517,7 +517,7 @@ def test_any_length_works_one_after_the_other(build, make):
     for T in (7, 1, 40, 3):
         got = attention(x[:, :T])
         must_equal(f"the output for the first {T} tokens, taken alone,", got, whole[:, :T],
-                   otherwise="Is the mask made for the length at hand?")  # fmt: skip
+                   otherwise="Is the mask made for the length at hand?")
 
 
 @pytest.mark.parametrize("make", MODULES)
@@ -538,7 +538,7 @@ def run_with_hooks(attention, x):
     for module in attention.modules():
         if isinstance(module, torch.nn.Linear):
             hooks.append(module.register_forward_hook(
-                lambda _, inputs, output: seen.append((inputs[0].detach(), output.detach()))))  # fmt: skip
+                lambda _, inputs, output: seen.append((inputs[0].detach(), output.detach()))))
     with torch.no_grad():
         attention(x)
     for hook in hooks:
@@ -581,7 +581,7 @@ def must_be_a_mixture(got, features, n_head, what):
     }
     width = features.shape[-1] // 3
     reasons["the scores are divided by the root of n_embd, not of the head size"] = (
-        lambda q, k, mask: weights_by_the_book(q, k, mask, math.sqrt(width)))  # fmt: skip
+        lambda q, k, mask: weights_by_the_book(q, k, mask, math.sqrt(width)))
     likely = "Are the heads split, scaled by their own size, masked, and joined again in order?"
     for why, weights in reasons.items():
         if any(torch.allclose(got, want, atol=1e-4) for want in mixtures(features, n_head, weights)):
@@ -590,10 +590,10 @@ def must_be_a_mixture(got, features, n_head, what):
     for wrong in (1, 2, 3, 4, 6, 12):
         if width % wrong == 0 and wrong != n_head and any(
             torch.allclose(got, want, atol=1e-4) for want in mixtures(features, wrong)
-        ):  # fmt: skip
+        ):
             likely = f"It works like {wrong} head(s) where {n_head} were asked for."
     pytest.fail(f"{what} is not what {n_head} causal head(s) make of its queries, keys and values.\n"
-                f"{likely}", pytrace=False)  # fmt: skip
+                f"{likely}", pytrace=False)
 
 
 # SelfAttention
@@ -649,7 +649,7 @@ def test_channels_that_do_not_divide_into_heads_are_refused(build):
         except ValueError:
             continue
         pytest.fail(f"CausalSelfAttention({n_embd}, {n_head}) should raise ValueError: {n_embd} "
-                    f"channels cannot be divided among {n_head} heads", pytrace=False)  # fmt: skip
+                    f"channels cannot be divided among {n_head} heads", pytrace=False)
 
 
 @pytest.mark.checks("CausalSelfAttention")
