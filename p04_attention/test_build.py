@@ -56,16 +56,23 @@ def test_softmax_of_three_scores_by_hand(build):
         "the exponentials are not divided by their sum": x.exp(),
         "the scores are divided by their sum without exp": x / x.sum(),
     }
-    must_equal("softmax([0, ln 2, ln 5])", build.softmax(x), torch.tensor([0.125, 0.25, 0.625]),
-               mistakes)
+    must_equal(
+        "softmax([0, ln 2, ln 5])", build.softmax(x), torch.tensor([0.125, 0.25, 0.625]), mistakes
+    )
 
 
 @pytest.mark.checks("softmax")
 def test_softmax_works_along_the_last_dimension_by_default(build):
     x = randn(3, 3)
-    must_equal("softmax of a (3, 3) tensor", build.softmax(x), F.softmax(x, -1),
-               {"it works along dimension 0; the default is dim=-1": F.softmax(x, 0),
-                "it normalises over all elements at once": F.softmax(x.view(-1), 0).view(3, 3)})
+    must_equal(
+        "softmax of a (3, 3) tensor",
+        build.softmax(x),
+        F.softmax(x, -1),
+        {
+            "it works along dimension 0; the default is dim=-1": F.softmax(x, 0),
+            "it normalises over all elements at once": F.softmax(x.view(-1), 0).view(3, 3),
+        },
+    )
 
 
 @pytest.mark.checks("softmax")
@@ -73,11 +80,18 @@ def test_softmax_works_along_the_last_dimension_by_default(build):
 def test_softmax_works_along_the_dimension_asked_for(build, dim):
     x = randn(3, 3, 3, seed=1)
     mistakes = {f"it works along dim {other}": F.softmax(x, other) for other in range(3)}
-    must_equal(f"softmax(x, dim={dim}), x of shape (3, 3, 3),", build.softmax(x, dim),
-               F.softmax(x, dim), mistakes)
+    must_equal(
+        f"softmax(x, dim={dim}), x of shape (3, 3, 3),",
+        build.softmax(x, dim),
+        F.softmax(x, dim),
+        mistakes,
+    )
     x = randn(2, 3, 4, seed=2)
-    must_equal(f"softmax(x, dim={dim}), x of shape (2, 3, 4),", build.softmax(x, dim=dim),
-               F.softmax(x, dim))
+    must_equal(
+        f"softmax(x, dim={dim}), x of shape (2, 3, 4),",
+        build.softmax(x, dim=dim),
+        F.softmax(x, dim),
+    )
 
 
 @pytest.mark.checks("softmax")
@@ -85,7 +99,9 @@ def test_softmax_sums_to_one_and_is_positive(build):
     weights = build.softmax(5 * randn(4, 7, seed=3))
     assert (weights > 0).all(), f"softmax gave a weight that is not positive:\n{rows(weights)}"
     sums = weights.sum(-1)
-    assert torch.allclose(sums, torch.ones(4)), f"each row should sum to 1, the sums are {rows(sums)}"
+    assert torch.allclose(sums, torch.ones(4)), (
+        f"each row should sum to 1, the sums are {rows(sums)}"
+    )
 
 
 @pytest.mark.checks("softmax")
@@ -112,9 +128,12 @@ def test_softmax_survives_rows_of_very_different_size(build):
 @pytest.mark.checks("softmax")
 def test_softmax_gives_no_weight_to_minus_infinity(build):
     got = build.softmax(torch.tensor([[-math.inf, 0.0, 0.0], [3.0, -math.inf, -math.inf]]))
-    must_equal("softmax of a row with -inf in it", got,
-               torch.tensor([[0.0, 0.5, 0.5], [1.0, 0.0, 0.0]]),
-               otherwise="exp(-inf) is 0: what is masked must get no weight and make no NaN")
+    must_equal(
+        "softmax of a row with -inf in it",
+        got,
+        torch.tensor([[0.0, 0.5, 0.5], [1.0, 0.0, 0.0]]),
+        otherwise="exp(-inf) is 0: what is masked must get no weight and make no NaN",
+    )
 
 
 @pytest.mark.checks("softmax")
@@ -128,8 +147,12 @@ def test_softmax_has_the_right_gradient(build):
         )
         (got,) = torch.autograd.grad((weights * upstream).sum(), x)
         (expected,) = torch.autograd.grad((F.softmax(x, -1) * upstream).sum(), x)
-        must_equal("the gradient of softmax", got, expected,
-                   otherwise="Is a part of it detached that should not be?")
+        must_equal(
+            "the gradient of softmax",
+            got,
+            expected,
+            otherwise="Is a part of it detached that should not be?",
+        )
 
 
 @pytest.mark.checks("softmax")
@@ -163,12 +186,17 @@ def test_causal_mask_is_square_and_bool(build, T):
 def test_causal_mask_of_three_by_hand(build):
     got = build.causal_mask(3).int()
     expected = torch.tensor([[1, 0, 0], [1, 1, 0], [1, 1, 1]])
-    reason = named(got.float(), {
-        "the mask is upside down: True means may attend, so the past is True": 1 - expected.float(),
-        "row and column are exchanged: tril, not triu": expected.T.float(),
-        "the diagonal is missing: a position attends to itself":
-            torch.tensor([[0.0, 0, 0], [1, 0, 0], [1, 1, 0]]),
-    })
+    reason = named(
+        got.float(),
+        {
+            "the mask is upside down: True means may attend, so the past is True": 1
+            - expected.float(),
+            "row and column are exchanged: tril, not triu": expected.T.float(),
+            "the diagonal is missing: a position attends to itself": torch.tensor(
+                [[0.0, 0, 0], [1, 0, 0], [1, 1, 0]]
+            ),
+        },
+    )
     assert torch.equal(got.long(), expected.long()), (
         f"causal_mask(3) should be {expected.bool().tolist()}, got {got.bool().tolist()}{reason}"
     )
@@ -199,24 +227,31 @@ def weight_mistakes(q, k, mask=None):
     scores = q @ k.transpose(-2, -1) / math.sqrt(hs)
     full = F.softmax(scores, -1)
     return {
-        "the scores are not divided by the root of the head size":
-            weights_by_the_book(q, k, mask, 1),
-        "the scores are divided by the head size, not by its root":
-            weights_by_the_book(q, k, mask, hs),
-        "the scores are multiplied by the root of the head size":
-            weights_by_the_book(q, k, mask, 1 / math.sqrt(hs)),
-        "the scores are divided by the root of the number of keys":
-            weights_by_the_book(q, k, mask, math.sqrt(k.shape[-2])),
-        "the softmax runs over the queries (dim=-2), not over the keys (dim=-1)":
-            F.softmax(scores.masked_fill(~allowed, -math.inf), -2),
+        "the scores are not divided by the root of the head size": weights_by_the_book(
+            q, k, mask, 1
+        ),
+        "the scores are divided by the head size, not by its root": weights_by_the_book(
+            q, k, mask, hs
+        ),
+        "the scores are multiplied by the root of the head size": weights_by_the_book(
+            q, k, mask, 1 / math.sqrt(hs)
+        ),
+        "the scores are divided by the root of the number of keys": weights_by_the_book(
+            q, k, mask, math.sqrt(k.shape[-2])
+        ),
+        "the softmax runs over the queries (dim=-2), not over the keys (dim=-1)": F.softmax(
+            scores.masked_fill(~allowed, -math.inf), -2
+        ),
         "the mask is not applied": full,
         "the mask is upside down: True means may attend": weights_by_the_book(q, k, ~allowed),
         "the mask is applied after the softmax: the rows no longer sum to 1": full * allowed,
-        "masked scores are set to 0; exp(0) is 1, so use -inf":
-            F.softmax(scores.masked_fill(~allowed, 0.0), -1),
+        "masked scores are set to 0; exp(0) is 1, so use -inf": F.softmax(
+            scores.masked_fill(~allowed, 0.0), -1
+        ),
         "there is no softmax": scores.masked_fill(~allowed, 0.0),
-        "a causal mask is applied though none was given":
-            weights_by_the_book(q, k, everyone.tril()),
+        "a causal mask is applied though none was given": weights_by_the_book(
+            q, k, everyone.tril()
+        ),
     }
 
 
@@ -236,16 +271,24 @@ def test_attention_weights_of_one_query_by_hand(build):
     # head size 4, so the scores 2 ln 3 and 0 are halved; exp gives 3 and 1
     q = torch.tensor([[2 * math.log(3), 0.0, 0.0, 0.0]])
     k = torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]])
-    must_equal("the weights of scores 2 ln 3 and 0, head size 4,", build.attention_weights(q, k),
-               torch.tensor([[0.75, 0.25]]), weight_mistakes(q, k))
+    must_equal(
+        "the weights of scores 2 ln 3 and 0, head size 4,",
+        build.attention_weights(q, k),
+        torch.tensor([[0.75, 0.25]]),
+        weight_mistakes(q, k),
+    )
 
 
 @pytest.mark.checks("attention_weights")
 @pytest.mark.parametrize("hs", [4, 16, 64, 256], ids=lambda hs: f"hs={hs}")
 def test_scores_are_divided_by_the_root_of_the_head_size(build, hs):
     q, k = randn(1, 5, hs, seed=2), randn(1, 7, hs, seed=3)
-    must_equal(f"the weights for head size {hs}", build.attention_weights(q, k),
-               weights_by_the_book(q, k), weight_mistakes(q, k))
+    must_equal(
+        f"the weights for head size {hs}",
+        build.attention_weights(q, k),
+        weights_by_the_book(q, k),
+        weight_mistakes(q, k),
+    )
 
 
 @pytest.mark.checks("attention_weights")
@@ -262,9 +305,13 @@ def test_the_softmax_runs_over_the_keys(build):
 def test_queries_ask_and_keys_answer(build):
     q, k = randn(5, 8, seed=6), randn(5, 8, seed=7)
     expected = weights_by_the_book(q, k)
-    must_equal("the weights of q and k", build.attention_weights(q, k), expected,
-               {"q and k are exchanged: the rows belong to the queries": weights_by_the_book(k, q)}
-               | weight_mistakes(q, k))
+    must_equal(
+        "the weights of q and k",
+        build.attention_weights(q, k),
+        expected,
+        {"q and k are exchanged: the rows belong to the queries": weights_by_the_book(k, q)}
+        | weight_mistakes(q, k),
+    )
 
 
 @pytest.mark.checks("attention_weights")
@@ -273,10 +320,14 @@ def test_masked_positions_get_no_weight_and_the_rest_sums_to_one(build):
     before = mask.clone()
     got = build.attention_weights(q, k, mask)
     assert torch.equal(mask, before), "attention_weights changed the mask in place"
-    must_equal("the weights under a causal mask", got, weights_by_the_book(q, k, mask),
-               weight_mistakes(q, k, mask))
+    must_equal(
+        "the weights under a causal mask",
+        got,
+        weights_by_the_book(q, k, mask),
+        weight_mistakes(q, k, mask),
+    )
     assert (got[:, ~mask] == 0).all(), (
-        f"a masked position should get exactly 0, the largest weight there is {got[:, ~mask].max()}\n"
+        f"a masked position should get exactly 0; there the largest is {got[:, ~mask].max()}\n"
         "Fill with -inf before the softmax"
     )
 
@@ -286,9 +337,13 @@ def test_a_mask_is_stronger_than_any_score(build):
     q = torch.tensor([[300.0, 0.0, 0.0, 0.0]])
     k = torch.tensor([[-400.0, 0.0, 0.0, 0.0], [300.0, 0.0, 0.0, 0.0]])
     got = build.attention_weights(q, k, torch.tensor([[True, False]]))
-    must_equal("the weights of scores -60,000 (allowed) and 45,000 (masked)", got,
-               torch.tensor([[1.0, 0.0]]), weight_mistakes(q, k, torch.tensor([[True, False]])),
-               otherwise="Masked scores must become -inf; a number such as -1e4 is not enough")
+    must_equal(
+        "the weights of scores -60,000 (allowed) and 45,000 (masked)",
+        got,
+        torch.tensor([[1.0, 0.0]]),
+        weight_mistakes(q, k, torch.tensor([[True, False]])),
+        otherwise="Masked scores must become -inf; a number such as -1e4 is not enough",
+    )
 
 
 @pytest.mark.checks("attention_weights")
@@ -297,17 +352,20 @@ def test_a_mask_is_broadcast_over_the_leading_dimensions(build, shape):
     q, k = randn(2, 3, 4, 8, seed=10), randn(2, 3, 6, 8, seed=11)
     mask = randn(*shape, seed=12) > 0
     mask[..., 0] = True  # every query may attend somewhere
-    must_equal(f"the weights under a mask of shape {shape}", build.attention_weights(q, k, mask),
-               weights_by_the_book(q, k, mask), weight_mistakes(q, k, mask))
+    must_equal(
+        f"the weights under a mask of shape {shape}",
+        build.attention_weights(q, k, mask),
+        weights_by_the_book(q, k, mask),
+        weight_mistakes(q, k, mask),
+    )
 
 
 @pytest.mark.checks("attention_weights")
 def test_without_a_mask_every_key_is_seen(build):
     q, k = randn(4, 8, seed=13), randn(4, 8, seed=14)
     got = build.attention_weights(q, k)
-    assert (got > 0).all(), (
-        f"without a mask every weight is positive, got\n{rows(got)}"
-        + named(got, weight_mistakes(q, k))
+    assert (got > 0).all(), f"without a mask every weight is positive, got\n{rows(got)}" + named(
+        got, weight_mistakes(q, k)
     )
 
 
@@ -351,25 +409,34 @@ def test_attention_mixes_values_by_hand(build):
     v = torch.tensor([[4.0, 0.0, 8.0], [0.0, 4.0, 8.0]])
     got = build.scaled_dot_product_attention(q, k, v)
     mistakes = {why: w @ v for why, w in weight_mistakes(q, k).items()}
-    must_equal("three quarters of [4, 0, 8] and one of [0, 4, 8]", got,
-               torch.tensor([[3.0, 1.0, 8.0]]), mistakes)
+    must_equal(
+        "three quarters of [4, 0, 8] and one of [0, 4, 8]",
+        got,
+        torch.tensor([[3.0, 1.0, 8.0]]),
+        mistakes,
+    )
 
 
 @pytest.mark.checks("scaled_dot_product_attention")
 def test_equal_values_come_out_unchanged(build):
     q, k, v = randn(2, 4, 8), randn(2, 6, 8, seed=1), torch.ones(2, 6, 3) * 7
-    must_equal("a mixture of values that are all 7", build.scaled_dot_product_attention(q, k, v),
-               torch.full((2, 4, 3), 7.0),
-               otherwise="The weights of a query must sum to 1, and multiply v")
+    must_equal(
+        "a mixture of values that are all 7",
+        build.scaled_dot_product_attention(q, k, v),
+        torch.full((2, 4, 3), 7.0),
+        otherwise="The weights of a query must sum to 1, and multiply v",
+    )
 
 
 @pytest.mark.checks("scaled_dot_product_attention")
 def test_attention_does_not_depend_on_the_order_of_the_keys(build):
     q, k, v = randn(4, 8), randn(6, 8, seed=1), randn(6, 5, seed=2)
     order = torch.tensor([3, 5, 0, 1, 4, 2])
-    must_equal("attention over the same keys and values in another order",
-               build.scaled_dot_product_attention(q, k[order], v[order]),
-               build.scaled_dot_product_attention(q, k, v))
+    must_equal(
+        "attention over the same keys and values in another order",
+        build.scaled_dot_product_attention(q, k[order], v[order]),
+        build.scaled_dot_product_attention(q, k, v),
+    )
 
 
 @pytest.mark.checks("scaled_dot_product_attention")
@@ -386,7 +453,9 @@ def test_attention_agrees_with_torch(build, lead, Tq, Tk, hs, d_v, masked):
     got = build.scaled_dot_product_attention(*inputs, mask)
     expected = F.scaled_dot_product_attention(*inputs, attn_mask=mask)
     mistakes = {why: w @ v for why, w in weight_mistakes(q, k, mask).items()}
-    mistakes["the result is the weights, not the mixture of values"] = weights_by_the_book(q, k, mask)
+    mistakes["the result is the weights, not the mixture of values"] = weights_by_the_book(
+        q, k, mask
+    )
     must_equal("scaled_dot_product_attention", got, expected, mistakes)
     upstream = randn(*lead, Tq, d_v, seed=3)
     got_grads = torch.autograd.grad((got * upstream).sum(), inputs)
@@ -419,7 +488,7 @@ def four_heads(build):
 
 
 def sharpened(module):
-    """The same module without dropout and with larger weights, so that attention has preferences."""
+    """The module without dropout and with larger weights, so that attention has preferences."""
     module.eval()
     with torch.no_grad():
         for parameter in module.parameters():
@@ -476,10 +545,13 @@ def test_every_earlier_token_is_seen(build, make):
 def test_the_order_of_the_past_does_not_matter(build, make):
     attention, x = make(build), randn(2, 6, 12, seed=1)
     shuffled = x[:, [2, 0, 4, 1, 3, 5]]
-    must_equal("the last output after the past was shuffled", attention(shuffled)[:, -1],
-               attention(x)[:, -1],
-               otherwise="Attention takes a weighted sum over the past: only positions that are "
-               "mixed up with channels or heads could tell the order")
+    must_equal(
+        "the last output after the past was shuffled",
+        attention(shuffled)[:, -1],
+        attention(x)[:, -1],
+        otherwise="Attention takes a weighted sum over the past: only positions that are "
+        "mixed up with channels or heads could tell the order",
+    )
 
 
 @pytest.mark.parametrize("make", MODULES)
@@ -487,8 +559,12 @@ def test_one_sequence_does_not_see_another_of_the_batch(build, make):
     attention, x = make(build), randn(3, 5, 12, seed=1)
     together = attention(x)
     alone = torch.cat([attention(x[i : i + 1]) for i in range(3)])
-    must_equal("three sequences in one batch, compared with each alone,", together, alone,
-               otherwise="Do the reshapes keep the batch dimension apart?")
+    must_equal(
+        "three sequences in one batch, compared with each alone,",
+        together,
+        alone,
+        otherwise="Do the reshapes keep the batch dimension apart?",
+    )
 
 
 @pytest.mark.parametrize("make", MODULES)
@@ -496,18 +572,24 @@ def test_a_constant_sequence_gives_a_constant_output(build, make):
     attention = make(build)
     token = randn(2, 1, 12, seed=1)
     alone = attention(token)
-    must_equal("six times the same token, at each position,", attention(token.expand(2, 6, 12)),
-               alone.expand(2, 6, alone.shape[-1]),
-               otherwise="A mixture of equal values is that value: do the weights sum to 1?")
+    must_equal(
+        "six times the same token, at each position,",
+        attention(token.expand(2, 6, 12)),
+        alone.expand(2, 6, alone.shape[-1]),
+        otherwise="A mixture of equal values is that value: do the weights sum to 1?",
+    )
 
 
 @pytest.mark.parametrize("make", MODULES)
 def test_a_lone_token_is_only_projected(build, make):
     attention, x, y = make(build), randn(1, 1, 12, seed=1), randn(1, 1, 12, seed=2)
-    must_equal("the output for the mean of two tokens, each a sequence of its own,",
-               attention((x + y) / 2), (attention(x) + attention(y)) / 2,
-               otherwise="With one token the only weight is 1 and the output is linear in the "
-               "token: nothing but the projections may act on the values")
+    must_equal(
+        "the output for the mean of two tokens, each a sequence of its own,",
+        attention((x + y) / 2),
+        (attention(x) + attention(y)) / 2,
+        otherwise="With one token the only weight is 1 and the output is linear in the "
+        "token: nothing but the projections may act on the values",
+    )
 
 
 @pytest.mark.parametrize("make", MODULES)
@@ -516,8 +598,12 @@ def test_any_length_works_one_after_the_other(build, make):
     whole = attention(x)
     for T in (7, 1, 40, 3):
         got = attention(x[:, :T])
-        must_equal(f"the output for the first {T} tokens, taken alone,", got, whole[:, :T],
-                   otherwise="Is the mask made for the length at hand?")
+        must_equal(
+            f"the output for the first {T} tokens, taken alone,",
+            got,
+            whole[:, :T],
+            otherwise="Is the mask made for the length at hand?",
+        )
 
 
 @pytest.mark.parametrize("make", MODULES)
@@ -537,8 +623,11 @@ def run_with_hooks(attention, x):
     seen, hooks = [], []
     for module in attention.modules():
         if isinstance(module, torch.nn.Linear):
-            hooks.append(module.register_forward_hook(
-                lambda _, inputs, output: seen.append((inputs[0].detach(), output.detach()))))
+            hooks.append(
+                module.register_forward_hook(
+                    lambda _, inputs, output: seen.append((inputs[0].detach(), output.detach()))
+                )
+            )
     with torch.no_grad():
         attention(x)
     for hook in hooks:
@@ -581,19 +670,27 @@ def must_be_a_mixture(got, features, n_head, what):
     }
     width = features.shape[-1] // 3
     reasons["the scores are divided by the root of n_embd, not of the head size"] = (
-        lambda q, k, mask: weights_by_the_book(q, k, mask, math.sqrt(width)))
+        lambda q, k, mask: weights_by_the_book(q, k, mask, math.sqrt(width))
+    )
     likely = "Are the heads split, scaled by their own size, masked, and joined again in order?"
     for why, weights in reasons.items():
-        if any(torch.allclose(got, want, atol=1e-4) for want in mixtures(features, n_head, weights)):
+        if any(
+            torch.allclose(got, want, atol=1e-4) for want in mixtures(features, n_head, weights)
+        ):
             likely = f"The usual reason: {why}."
             break
     for wrong in (1, 2, 3, 4, 6, 12):
-        if width % wrong == 0 and wrong != n_head and any(
-            torch.allclose(got, want, atol=1e-4) for want in mixtures(features, wrong)
+        if (
+            width % wrong == 0
+            and wrong != n_head
+            and any(torch.allclose(got, want, atol=1e-4) for want in mixtures(features, wrong))
         ):
             likely = f"It works like {wrong} head(s) where {n_head} were asked for."
-    pytest.fail(f"{what} is not what {n_head} causal head(s) make of its queries, keys and values.\n"
-                f"{likely}", pytrace=False)
+    pytest.fail(
+        f"{what} is not what {n_head} causal head(s) make of its queries, keys and values.\n"
+        f"{likely}",
+        pytrace=False,
+    )
 
 
 # SelfAttention
@@ -648,8 +745,11 @@ def test_channels_that_do_not_divide_into_heads_are_refused(build):
             build.CausalSelfAttention(n_embd, n_head)
         except ValueError:
             continue
-        pytest.fail(f"CausalSelfAttention({n_embd}, {n_head}) should raise ValueError: {n_embd} "
-                    f"channels cannot be divided among {n_head} heads", pytrace=False)
+        pytest.fail(
+            f"CausalSelfAttention({n_embd}, {n_head}) should raise ValueError: {n_embd} "
+            f"channels cannot be divided among {n_head} heads",
+            pytrace=False,
+        )
 
 
 @pytest.mark.checks("CausalSelfAttention")
@@ -658,8 +758,8 @@ def test_many_heads_have_four_projections(build):
         module = build.CausalSelfAttention(12, n_head)
         weights = sum(p.numel() for p in module.parameters() if p.dim() > 1)
         assert weights == 4 * 12 * 12, (
-            f"CausalSelfAttention(12, {n_head}) needs 4 x 12 x 12 = {4 * 12 * 12} weights for query, "
-            f"key, value and output, whatever the number of heads; it has {weights}"
+            f"CausalSelfAttention(12, {n_head}) needs 4 x 12 x 12 = {4 * 12 * 12} weights for "
+            f"query, key, value and output, whatever the number of heads; it has {weights}"
         )
 
 
@@ -670,7 +770,12 @@ def test_many_heads_are_causal_attention_on_slices_of_the_channels(build, n_head
     attention = sharpened(build.CausalSelfAttention(12, n_head))
     x = randn(2, 6, 12, seed=1)
     features, joined = run_with_hooks(attention, x)
-    if features is None or joined is None or features.shape[-1] != 36 or joined.numel() != x.numel():
+    if (
+        features is None
+        or joined is None
+        or features.shape[-1] != 36
+        or joined.numel() != x.numel()
+    ):
         return  # the projections are not called as modules; the laws above still hold them
     must_be_a_mixture(joined.reshape(x.shape), features, n_head, "what the heads pass on")
 

@@ -13,10 +13,10 @@ import warnings
 from pathlib import Path
 
 import torch
+from p03_bpe.corpus import DataError, load_corpus
 
 from p01_autograd.cli import UsageError
 from p03_bpe import CharTokenizer, RegexTokenizer
-from p03_bpe.corpus import DataError, load_corpus
 
 from .build import GPT
 
@@ -64,8 +64,9 @@ def train_tokenizer(kind: str, text: str, vocab_size: int) -> RegexTokenizer | C
         warnings.simplefilter("ignore")  # a vocabulary that cannot be filled: said below
         tokenizer.train(text, vocab_size)
     if len(tokenizer.vocab) < vocab_size:
-        print(f"the text has no more pairs to merge: {len(tokenizer.vocab)} tokens, "
-              f"not {vocab_size}")
+        print(
+            f"the text has no more pairs to merge: {len(tokenizer.vocab)} tokens, not {vocab_size}"
+        )
     return tokenizer
 
 
@@ -257,15 +258,34 @@ def draw_losses(metrics: list[dict], vocab: int, bigram: float, path: Path) -> N
 
     fig, ax = plt_figure()
     steps = [row["step"] for row in metrics]
-    ax.plot(steps, [row["train_loss"] for row in metrics], color=HEALTHY, alpha=0.3, lw=0.8,
-            label="training batch")
+    ax.plot(
+        steps,
+        [row["train_loss"] for row in metrics],
+        color=HEALTHY,
+        alpha=0.3,
+        lw=0.8,
+        label="training batch",
+    )
     evaluated = [row for row in metrics if "val_loss" in row]
-    ax.plot([row["step"] for row in evaluated], [row["val_loss"] for row in evaluated],
-            color=HEALTHY, marker=".", label="validation")
+    ax.plot(
+        [row["step"] for row in evaluated],
+        [row["val_loss"] for row in evaluated],
+        color=HEALTHY,
+        marker=".",
+        label="validation",
+    )
     for value, name in ((math.log(vocab), f"uniform guess, ln {vocab}"), (bigram, "bigram model")):
         ax.axhline(value, color=REFERENCE, ls="--", lw=1)
-        ax.annotate(name, (1, value), xycoords=("axes fraction", "data"), ha="right", va="bottom",
-                    color=REFERENCE, xytext=(-4, 2), textcoords="offset points")
+        ax.annotate(
+            name,
+            (1, value),
+            xycoords=("axes fraction", "data"),
+            ha="right",
+            va="bottom",
+            color=REFERENCE,
+            xytext=(-4, 2),
+            textcoords="offset points",
+        )
     ax.set(xlabel="step", ylabel="loss (nats per token)")
     ax.legend(loc="center right")
     write_atomically(path, lambda file: fig.savefig(file, format="png"))

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 import torch
@@ -52,7 +53,9 @@ def stream(*shape, seed=0):
 def test_block_keeps_the_shape(build):
     for B, T in ((2, 5), (1, 1), (3, 20)):
         got = build.Block(C, HEADS)(stream(B, T, C))
-        assert got.shape == (B, T, C), f"Block({C}, {HEADS}) turned {(B, T, C)} into {tuple(got.shape)}"
+        assert got.shape == (B, T, C), (
+            f"Block({C}, {HEADS}) turned {(B, T, C)} into {tuple(got.shape)}"
+        )
 
 
 @pytest.mark.checks("Block")
@@ -118,8 +121,11 @@ def trace(module, x):
     calls, hooks = [], []
     for layer in module.modules():
         if isinstance(layer, torch.nn.LayerNorm | torch.nn.Linear):
-            hooks.append(layer.register_forward_hook(
-                lambda layer, given, out: calls.append((layer, given[0], out))))
+            hooks.append(
+                layer.register_forward_hook(
+                    lambda layer, given, out: calls.append((layer, given[0], out))
+                )
+            )
     with torch.no_grad():
         out = module(x)
     for hook in hooks:
@@ -152,16 +158,26 @@ def test_block_adds_attention_then_the_mlp_to_the_stream(build):
 @pytest.mark.checks("Block")
 def test_block_has_a_nonlinearity_in_its_mlp(build):
     calls, _ = trace(block(build), stream(2, 5, C))
-    ups = [out for layer, _, out in calls
-           if isinstance(layer, torch.nn.Linear) and layer.out_features == 4 * C]
-    downs = [given for layer, given, _ in calls
-             if isinstance(layer, torch.nn.Linear) and layer.in_features == 4 * C]
+    ups = [
+        out
+        for layer, _, out in calls
+        if isinstance(layer, torch.nn.Linear) and layer.out_features == 4 * C
+    ]
+    downs = [
+        given
+        for layer, given, _ in calls
+        if isinstance(layer, torch.nn.Linear) and layer.in_features == 4 * C
+    ]
     if len(ups) != 1 or len(downs) != 1:
         return  # projections that are not called as modules
     accepted = [F.gelu(ups[0]), F.gelu(ups[0], approximate="tanh"), F.relu(ups[0]), F.silu(ups[0])]
     assert any(torch.allclose(downs[0], want, atol=1e-4) for want in accepted), (
         "between the two layers of the MLP there should be a GELU (or ReLU)"
-        + (": there is nothing" if torch.allclose(downs[0], ups[0]) else "; something else is there")
+        + (
+            ": there is nothing"
+            if torch.allclose(downs[0], ups[0])
+            else "; something else is there"
+        )
     )
 
 
@@ -177,10 +193,15 @@ def position_vectors(model):
 @pytest.mark.checks("GPT")
 def test_gpt_has_the_parts_of_the_book(build):
     model = build.GPT(V, C, HEADS, LAYERS, BLOCK)
-    missing = [name for name in ("tok_emb", "pos_emb", "blocks", "ln_f", "head")
-               if not hasattr(model, name)]
-    assert not missing, f"GPT should have the attributes tok_emb, pos_emb, blocks, ln_f and head; " \
-                        f"missing: {', '.join(missing)}"
+    missing = [
+        name
+        for name in ("tok_emb", "pos_emb", "blocks", "ln_f", "head")
+        if not hasattr(model, name)
+    ]
+    assert not missing, (
+        f"GPT should have the attributes tok_emb, pos_emb, blocks, ln_f and head; "
+        f"missing: {', '.join(missing)}"
+    )
     assert position_vectors(model).shape == (BLOCK, C), (
         f"pos_emb should hold a vector of {C} for each of {BLOCK} positions, "
         f"got {tuple(position_vectors(model).shape)}"
@@ -191,7 +212,9 @@ def test_gpt_has_the_parts_of_the_book(build):
 @pytest.mark.parametrize("B, T", [(1, 1), (2, 5), (3, BLOCK)], ids=["1x1", "2x5", "3x8"])
 def test_gpt_scores_every_token_at_every_position(build, B, T):
     got = build.GPT(V, C, HEADS, LAYERS, BLOCK)(tokens(B, T))
-    assert got.shape == (B, T, V), f"ids {(B, T)} should give logits {(B, T, V)}, got {tuple(got.shape)}"
+    assert got.shape == (B, T, V), (
+        f"ids {(B, T)} should give logits {(B, T, V)}, got {tuple(got.shape)}"
+    )
 
 
 @pytest.mark.checks("GPT")
@@ -201,9 +224,14 @@ def test_gpt_refuses_more_tokens_than_its_context(build):
     except ValueError:
         return
     except Exception as error:
-        pytest.fail(f"{BLOCK + 1} tokens in a context of {BLOCK} should raise ValueError, "
-                    f"got {type(error).__name__}: {error}", pytrace=False)
-    pytest.fail(f"{BLOCK + 1} tokens in a context of {BLOCK} should raise ValueError", pytrace=False)
+        pytest.fail(
+            f"{BLOCK + 1} tokens in a context of {BLOCK} should raise ValueError, "
+            f"got {type(error).__name__}: {error}",
+            pytrace=False,
+        )
+    pytest.fail(
+        f"{BLOCK + 1} tokens in a context of {BLOCK} should raise ValueError", pytrace=False
+    )
 
 
 @pytest.mark.checks("GPT")
@@ -214,7 +242,7 @@ def test_gpt_starts_by_knowing_nothing(build):
     first = F.cross_entropy(logits.reshape(-1, 500), tokens(4, 32, seed=1, vocab=500).reshape(-1))
     assert abs(first / math.log(500) - 1) < 0.05, (
         f"the loss of a fresh model with 500 tokens should be near ln 500 = {math.log(500):.2f}, "
-        f"got {first:.2f}: its first guesses are confident and wrong. Are the weights started small?"
+        f"got {first:.2f}: its first guesses are confident and wrong. Does it start small?"
     )
 
 
@@ -284,7 +312,9 @@ def test_gpt_is_embeddings_blocks_norm_and_head_in_this_order(build):
             "a softmax is applied to the logits; cross-entropy does that": expected.softmax(-1),
             "a log_softmax is applied to the logits": expected.log_softmax(-1),
         }
-    reason = next((why for why, wrong in mistakes.items() if torch.allclose(got, wrong, atol=1e-4)), "")
+    reason = next(
+        (why for why, wrong in mistakes.items() if torch.allclose(got, wrong, atol=1e-4)), ""
+    )
     assert torch.allclose(got, expected, atol=1e-4), (
         "GPT should give head(ln_f(blocks(tok_emb + pos_emb))); it gives something else"
         + (f".\nThe usual reason: {reason}" if reason else "")
@@ -295,8 +325,11 @@ def test_gpt_is_embeddings_blocks_norm_and_head_in_this_order(build):
 def test_every_parameter_of_gpt_learns(build):
     model = gpt(build)
     F.cross_entropy(model(tokens(4, BLOCK)).reshape(-1, V), tokens(4 * BLOCK, seed=1)).backward()
-    idle = [name for name, p in model.named_parameters()
-            if p.dim() > 1 and (p.grad is None or not p.grad.any())]
+    idle = [
+        name
+        for name, p in model.named_parameters()
+        if p.dim() > 1 and (p.grad is None or not p.grad.any())
+    ]
     assert not idle, f"no gradient reaches {', '.join(idle)}: unused, or cut off from the graph"
 
 
@@ -321,7 +354,9 @@ def test_loss_of_two_predictions_by_hand(build):
 @pytest.mark.checks("loss")
 def test_loss_of_a_uniform_guess_is_the_log_of_the_vocabulary(build):
     got = build.loss(torch.full((2, 3, 7), 5.0), tokens(2, 3, vocab=7)).item()
-    assert abs(got - math.log(7)) < 1e-5, f"equal logits for 7 tokens cost ln 7 = 1.9459, got {got:.4f}"
+    assert abs(got - math.log(7)) < 1e-5, (
+        f"equal logits for 7 tokens cost ln 7 = 1.9459, got {got:.4f}"
+    )
 
 
 @pytest.mark.checks("loss")
@@ -331,7 +366,8 @@ def test_loss_agrees_with_torch(build, scale):
     targets = tokens(3, 4)
     got, expected = build.loss(logits, targets), F.cross_entropy(logits.transpose(1, 2), targets)
     assert torch.allclose(got, expected, rtol=1e-5), (
-        f"logits of size {scale:g} cost {expected.item():.5f} nats per token, got {got.item():.5f}.\n"
+        f"logits of size {scale:g} cost {expected.item():.5f} nats per token, "
+        f"got {got.item():.5f}.\n"
         "Is every position counted once, against the target of the same position, without a "
         "softmax of its own before the cross-entropy?"
     )
@@ -348,10 +384,13 @@ def test_a_batch_holds_windows_and_the_same_windows_one_token_later(build):
     data = torch.arange(100, 200)
     x, y = build.get_batch(data, 8, 5, seeded(0))
     assert x.shape == (5, 8) and y.shape == (5, 8), (
-        f"block_size 8 and batch_size 5 should give (5, 8) twice, got {tuple(x.shape)}, {tuple(y.shape)}"
+        f"block_size 8 and batch_size 5 should give (5, 8) twice, "
+        f"got {tuple(x.shape)} and {tuple(y.shape)}"
     )
     assert x.dtype == y.dtype == torch.int64, f"token ids are int64, got {x.dtype}, {y.dtype}"
-    assert torch.equal(x[:, 1:], x[:, :-1] + 1), "each row of x should be a run of consecutive tokens"
+    assert torch.equal(x[:, 1:], x[:, :-1] + 1), (
+        "each row of x should be a run of consecutive tokens"
+    )
     assert torch.equal(y, x + 1), (
         f"the targets of\n    {x[0].tolist()}\nare the tokens that follow each,\n    "
         f"{(x[0] + 1).tolist()}\nbut y is\n    {y[0].tolist()}"
@@ -381,7 +420,8 @@ def test_every_window_of_a_batch_is_equally_likely(build):
 def test_the_only_window_of_the_shortest_text_is_found(build):
     x, y = build.get_batch(torch.arange(5), 4, 3, seeded(0))
     assert x.tolist() == [[0, 1, 2, 3]] * 3 and y.tolist() == [[1, 2, 3, 4]] * 3, (
-        f"5 tokens hold exactly one window of 4 with its targets; got x {x.tolist()}, y {y.tolist()}"
+        f"5 tokens hold exactly one window of 4 with its targets; "
+        f"got x {x.tolist()}, y {y.tolist()}"
     )
 
 
@@ -407,7 +447,7 @@ def test_the_windows_of_a_batch_are_drawn_one_by_one(build):
     x, _ = build.get_batch(torch.arange(10_000), 4, 64, seeded(3))
     starts = x[:, 0].tolist()
     assert len(set(starts)) > 55, f"64 windows of 10,000 tokens have only {len(set(starts))} starts"
-    assert len({b - a for a, b in zip(starts, starts[1:], strict=False)}) > 40, (
+    assert len({b - a for a, b in pairwise(starts)}) > 40, (
         "the windows of a batch lie at equal distances; draw a start for each"
     )
 
@@ -457,10 +497,14 @@ def test_evaluate_cuts_windows_of_the_size_asked_for(build, block_size):
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluating"])
 def test_evaluate_switches_dropout_off_and_restores_the_mode(build, training):
     model, data, modes = gpt(build).train(training), tokens(30, seed=4), []
-    model.ln_f.register_forward_hook(lambda layer, *_: modes.append((layer.training, torch.is_grad_enabled())))
+    model.ln_f.register_forward_hook(
+        lambda layer, *_: modes.append((layer.training, torch.is_grad_enabled()))
+    )
     state = torch.get_rng_state()
     build.evaluate(model, data, BLOCK)
-    assert not any(mode for mode, _ in modes), "the model should be in eval mode while it is measured"
+    assert not any(mode for mode, _ in modes), (
+        "the model should be in eval mode while it is measured"
+    )
     assert not any(grad for _, grad in modes), "measure under torch.no_grad(): no graph is needed"
     assert model.training == training == model.ln_f.training, (
         f"the model was {'' if training else 'not '}training before, and should be so again"
@@ -490,10 +534,14 @@ def test_generate_continues_what_it_is_given(build, n):
     model, idx = gpt(build), tokens(2, 3)
     before = idx.clone()
     got = build.generate(model, idx, n, generator=seeded(0))
-    assert got.shape == (2, 3 + n), f"(2, 3) and {n} new tokens make {(2, 3 + n)}, got {tuple(got.shape)}"
+    assert got.shape == (2, 3 + n), (
+        f"(2, 3) and {n} new tokens make {(2, 3 + n)}, got {tuple(got.shape)}"
+    )
     assert torch.equal(got[:, :3], before), "the given tokens should come first, unchanged"
     assert torch.equal(idx, before), "generate changed its argument"
-    assert got.dtype == torch.int64 and 0 <= got.min() and got.max() < V, "new tokens are ids below V"
+    assert got.dtype == torch.int64 and 0 <= got.min() and got.max() < V, (
+        "new tokens are ids below V"
+    )
 
 
 @pytest.mark.checks("generate")
@@ -506,9 +554,9 @@ def test_generate_at_temperature_zero_takes_the_likeliest(build):
     for sampling in ({"temperature": 0}, {"top_k": 1}, {"top_p": 1e-6}, {"temperature": 1e-6}):
         got = build.generate(model, idx, 15, generator=seeded(0), **sampling)
         assert torch.equal(got, expected), (
-            f"with {sampling} every new token should be the likeliest one after the last {BLOCK}:\n"
-            f"    {expected[0].tolist()}\nyours:\n    {got[0].tolist()}\nAre the scores of the last "
-            "position taken, and the new token put at the end?"
+            f"with {sampling} every new token should be the likeliest after the last {BLOCK}:\n"
+            f"    {expected[0].tolist()}\nyours:\n    {got[0].tolist()}\n"
+            "Are the scores of the last position taken, and the new token put at the end?"
         )
 
 
@@ -526,8 +574,16 @@ def test_generate_crops_to_the_context(build):
 @pytest.mark.checks("generate")
 @pytest.mark.parametrize(
     "sampling",
-    [{}, {"temperature": 0.5}, {"temperature": 2.0}, {"top_k": 3}, {"top_k": 1000},
-     {"top_p": 0.6}, {"top_p": 1.0}, {"temperature": 1.5, "top_k": 5}],
+    [
+        {},
+        {"temperature": 0.5},
+        {"temperature": 2.0},
+        {"top_k": 3},
+        {"top_k": 1000},
+        {"top_p": 0.6},
+        {"top_p": 1.0},
+        {"temperature": 1.5, "top_k": 5},
+    ],
     ids=lambda sampling: " ".join(f"{k}={v}" for k, v in sampling.items()) or "plain",
 )
 def test_generate_draws_from_the_distribution(build, sampling):
@@ -545,11 +601,11 @@ def test_generate_draws_from_the_distribution(build, sampling):
     drawn = build.generate(model, idx.expand(n, 3), 1, generator=seeded(5), **sampling)[:, -1]
     got = torch.bincount(drawn, minlength=V) / n
     assert gap(got, expected) < 0.02, (
-        f"over {n:,} draws{' with ' + str(sampling) if sampling else ''} the tokens should come with\n"
+        f"over {n:,} draws with {sampling} the tokens should come with\n"
         f"    {[round(p, 3) for p in expected.tolist()]}\nbut came with\n"
         f"    {[round(p, 3) for p in got.tolist()]}\n"
-        "temperature divides the logits, top_k keeps the k likeliest, top_p the fewest that reach p "
-        "(the one that reaches it included); then softmax and draw"
+        "temperature divides the logits, top_k keeps the k likeliest, top_p the fewest that "
+        "reach p (the one that reaches it included); then softmax and draw"
     )
 
 

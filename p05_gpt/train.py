@@ -23,58 +23,101 @@ from .build import GPT, evaluate, generate, get_batch, loss
 DEFAULT_OUT = "runs/p05_gpt"
 
 
-def add_flags(parser: Parser) -> None:
+def add_flags(parser: Parser, default_out: str) -> None:
     """The flags that every training command of the book has in common."""
     add = parser.add_argument
     add("--data", metavar="FILE", help="a UTF-8 text; default: Tiny Shakespeare, fetched once")
     add("--tokenizer", choices=("bpe", "char"), default="bpe", help="default: %(default)s")
-    add("--vocab-size", type=at_least(256), default=2048, metavar="N",
-        help="tokens to learn with bpe; default: %(default)s")
-    sizes = (("layer", 4, "blocks"), ("head", 4, "attention heads a block"), ("embd", 128, "channels"))
-    for name, default, what in sizes:
-        add(f"--n-{name}", type=at_least(1), default=default, metavar="N",
-            help=f"{what}; default: %(default)s")
-    add("--block-size", type=at_least(1), default=64, metavar="N",
-        help="context length in tokens; default: %(default)s")
-    add("--batch-size", type=at_least(1), default=12, metavar="N",
-        help="windows a step; default: %(default)s")
+    add(
+        "--vocab-size",
+        type=at_least(256),
+        default=2048,
+        metavar="N",
+        help="tokens to learn with bpe; default: %(default)s",
+    )
+    for name, default, what in (
+        ("layer", 4, "blocks"),
+        ("head", 4, "attention heads a block"),
+        ("embd", 128, "channels"),
+    ):
+        add(
+            f"--n-{name}",
+            type=at_least(1),
+            default=default,
+            metavar="N",
+            help=f"{what}; default: %(default)s",
+        )
+    add(
+        "--block-size",
+        type=at_least(1),
+        default=64,
+        metavar="N",
+        help="context length in tokens; default: %(default)s",
+    )
+    add(
+        "--batch-size",
+        type=at_least(1),
+        default=12,
+        metavar="N",
+        help="windows a step; default: %(default)s",
+    )
     add("--steps", type=at_least(1), default=2500, metavar="N", help="default: %(default)s")
-    add("--eval-every", type=at_least(1), default=250, metavar="N",
-        help="steps between validations; default: %(default)s")
+    add(
+        "--eval-every",
+        type=at_least(1),
+        default=250,
+        metavar="N",
+        help="steps between validations; default: %(default)s",
+    )
     add("--seed", type=at_least(0), default=1337, metavar="N", help="default: %(default)s")
     add("--device", default="auto", help="auto, cpu, cuda or mps; default: %(default)s")
-    add("--mine", metavar="DIR", help="train on your own layers: every DIR/pNN_*.py that passes its suite")
-    add("--out", metavar="DIR", help="the run's folder; default: runs/pNN_*")
+    add(
+        "--mine",
+        metavar="DIR",
+        help="train on your own layers: every DIR/pNN_*.py that passes its suite",
+    )
+    add("--out", metavar="DIR", help=f"the run's folder; default: {default_out}")
     add("--overwrite", action="store_true", help="replace the run that --out holds")
 
 
 def parse_flags(argv: list[str] | None):
     """The parser, for its error line, and the flags."""
     parser = Parser(prog="python -m p05_gpt.train", description="Train a GPT on a text.")
-    add_flags(parser)
-    parser.add_argument("--lr", type=positive, default=4e-3,
-                        help="learning rate of the first step; default: %(default)s")
+    add_flags(parser, DEFAULT_OUT)
+    parser.add_argument(
+        "--lr",
+        type=positive,
+        default=4e-3,
+        help="learning rate of the first step; default: %(default)s",
+    )
     return parser, parser.parse_args(argv)
 
 
 def train(args) -> int:
     """One run from the text to the sample; returns the exit status."""
     device = run.pick_device(args.device)
-    check_heads(args)
+    if args.n_embd % args.n_head != 0:
+        raise UsageError(
+            f"--n-embd {args.n_embd} cannot be divided among --n-head {args.n_head} heads; "
+            f"use a multiple of {args.n_head}"
+        )
     tokenizer, train_ids, val_ids, tokens_per_char, digest = run.load_data(args)
     vocab = len(tokenizer.vocab)
     torch.manual_seed(args.seed)
     model = GPT(vocab, args.n_embd, args.n_head, args.n_layer, args.block_size).to(device)
-    folder = run.claim_folder(args.out, args.overwrite, DEFAULT_OUT,
-                              "use --overwrite, or another folder with --out")
+    folder = run.claim_folder(
+        args.out, args.overwrite, DEFAULT_OUT, "use --overwrite, or another folder with --out"
+    )
     run.save_tokenizer(tokenizer, folder)
     run.write_json(folder / "config.json", run.config_of(args, tokenizer, device, digest))
     bigram = run.bigram_loss(train_ids, val_ids, vocab)
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
-    print(f"{n_parameters:,} parameters on {device}; {len(train_ids):,} tokens to train on, "
-          f"{len(val_ids):,} to validate on, a vocabulary of {vocab:,}\n"
-          f"guessing costs {math.log(vocab):.3f} nats per token, a bigram model {bigram:.3f}; "
-          f"writing to {folder}")
+    print(
+        f"{n_parameters:,} parameters on {device}; {len(train_ids):,} tokens to train on, "
+        f"{len(val_ids):,} to validate on, a vocabulary of {vocab:,}\n"
+        f"guessing costs {math.log(vocab):.3f} nats per token, a bigram model {bigram:.3f}; "
+        f"writing to {folder}"
+    )
 
     metrics = []
     with open(folder / "metrics.jsonl", "w", encoding="utf-8") as log:
@@ -90,14 +133,20 @@ def train(args) -> int:
 
 def training_steps(args, model, train_ids, val_ids, tokens_per_char, tokenizer):
     """Train, step by step; yields the row of metrics.jsonl that belongs to each."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, betas=(0.9, 0.95),
-                                  weight_decay=0.1, fused=True)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=args.lr, betas=(0.9, 0.95), weight_decay=0.1, fused=True
+    )
     generator = torch.Generator().manual_seed(args.seed)  # the batches
     device = next(model.parameters()).device
     tokens_per_step = args.batch_size * args.block_size
     start = time.perf_counter()
-    bar = tqdm(range(args.steps), unit="step", desc="training", dynamic_ncols=True,
-               mininterval=0.1 if sys.stderr.isatty() else 10)
+    bar = tqdm(
+        range(args.steps),
+        unit="step",
+        desc="training",
+        dynamic_ncols=True,
+        mininterval=0.1 if sys.stderr.isatty() else 10,
+    )
     model.train()
     for step in bar:
         lr = args.lr * (1 - step / args.steps)  # falls in a straight line to zero
@@ -112,14 +161,21 @@ def training_steps(args, model, train_ids, val_ids, tokens_per_char, tokenizer):
         )
         optimizer.step()
 
-        row = {"step": step + 1, "seconds": 0.0, "train_loss": batch_loss.item(), "lr": lr,
-               "grad_norm": grad_norm.item()}
+        row = {
+            "step": step + 1,
+            "seconds": 0.0,
+            "train_loss": batch_loss.item(),
+            "lr": lr,
+            "grad_norm": grad_norm.item(),
+        }
         if (step + 1) % args.eval_every == 0 or step + 1 == args.steps:
             row["val_loss"] = evaluate(model, val_ids.to(device), args.block_size)
             row["val_nats_per_char"] = row["val_loss"] * tokens_per_char
-            bar.write(f"step {step + 1}: validation {row['val_loss']:.3f} nats per token, "
-                      f"{row['val_nats_per_char']:.3f} per character\n"
-                      f"    {glimpse(model, tokenizer, args.seed)}")
+            bar.write(
+                f"step {step + 1}: validation {row['val_loss']:.3f} nats per token, "
+                f"{row['val_nats_per_char']:.3f} per character\n"
+                f"    {glimpse(model, tokenizer, args.seed)}"
+            )
         row["seconds"] = round(time.perf_counter() - start, 4)
         speed = (step + 1) * tokens_per_step / row["seconds"]
         bar.set_postfix_str(f"loss {row['train_loss']:.3f}, {speed:,.0f} tokens/s", refresh=False)
@@ -142,21 +198,46 @@ def write(model, tokenizer, prompt: str, n_tokens: int, seed: int, **sampling) -
 def finish(folder: Path, model, tokenizer, metrics, val_ids, tokens_per_char, bigram, args) -> int:
     """Write the weights, the figure and a sample; say how good it is and where it is."""
     if not metrics:
-        print(f"not one step was taken; {folder} holds no model")
+        print(f"not one step was taken; {folder} holds no weights", file=sys.stderr)
         return 130
-    if not math.isfinite(metrics[-1]["train_loss"]):
-        print(f"the loss is {metrics[-1]['train_loss']} since step {metrics[-1]['step']}: "
-              "try a lower --lr", file=sys.stderr)
-    if "val_loss" not in metrics[-1]:  # interrupted between two validations
-        metrics[-1]["val_loss"] = evaluate(model, val_ids.to(model.head.weight.device), args.block_size)
     run.write_atomically(folder / "model.pt", lambda file: torch.save(model.state_dict(), file))
     run.draw_losses(metrics, len(tokenizer.vocab), bigram, folder / "loss.png")
+    last = metrics[-1]
+    if not math.isfinite(last["train_loss"]):
+        print(
+            f"the loss became {last['train_loss']} at step {last['step']}; metrics and weights are "
+            f"in {folder}. Try a lower --lr",
+            file=sys.stderr,
+        )
+        return 1
+    val_loss = last.get("val_loss")
+    if val_loss is None:  # stopped between two validations
+        val_loss = evaluate(model, val_ids.to(model.head.weight.device), args.block_size)
     sample = write(model, tokenizer, "", 500, args.seed)
     run.write_atomically(folder / "sample.txt", lambda file: file.write(sample.encode("utf-8")))
-    val_loss, seconds = metrics[-1]["val_loss"], metrics[-1]["seconds"]
-    print(f"\n{sample}\n\n"
-          f"validation loss after {metrics[-1]['step']} steps and {seconds:.0f} s: "
-          f"{val_loss:.4f} nats per token, {val_loss * tokens_per_char:.4f} nats per character\n"
-          f"config, metrics, tokenizer, weights, loss.png and sample.txt are in {folder}\n"
-          f"to read more: python -m p05_gpt.sample --run {folder} --tokens 1000")
+    print(
+        f"\n{sample}\n\n"
+        f"validation loss after {last['step']} steps and {last['seconds']:.0f} s: "
+        f"{val_loss:.4f} nats per token, {val_loss * tokens_per_char:.4f} nats per character\n"
+        f"config, metrics, tokenizer, weights, loss.png and sample.txt are in {folder}\n"
+        f"to read more: python -m p05_gpt.sample --run {folder} --tokens 1000"
+    )
     return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser, args = parse_flags(argv)
+    try:
+        if args.mine is not None:
+            mine.install_and_report(args.mine)
+        return train(args)
+    except UsageError as error:
+        parser.error(str(error))
+    except KeyboardInterrupt:
+        print("stopped before the first step; nothing was written", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
