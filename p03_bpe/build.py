@@ -120,8 +120,7 @@ def learn_merges(
             heapq.heappush(heap, key(new))
     if len(lengths) < vocab_size:
         warnings.warn(
-            f"no pair is left to merge: the vocabulary has {len(lengths)} tokens, "
-            f"not {vocab_size}",
+            f"no pair is left to merge: the vocabulary has {len(lengths)} tokens, not {vocab_size}",
             stacklevel=3,
         )
     return merges
