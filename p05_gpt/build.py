@@ -67,21 +67,27 @@ class GPT(nn.Module):
 
 
 def init_weights(model: nn.Module) -> None:
-    """Start every matrix at N(0, 0.02) as GPT-2 does, and the biases at zero.
+    """Set the sizes that the parts start with: those of PyTorch's Linear, and of a calm stream.
 
-    0.02 makes the first logits nearly equal, so the first loss is about ln(V): the model begins by
-    admitting that it knows nothing. The two projections of a block that write into the residual
-    stream start smaller by sqrt(2 * n_layer), so that the sum of 2 * n_layer such writes has the
-    same size at any depth.
+    A Linear gets variance 1 / (3 * inputs), so normalised inputs give outputs of variance 1/3. For
+    the head this means nearly equal logits and a first loss of about ln(V) + 1/6. The two
+    projections of a block that write into the stream start smaller by sqrt(2 * n_layer): together
+    the 2 * n_layer writes are then as large as one. Token embeddings have variance 1, so that
+    these writes adjust a token and do not drown it; GPT-2's 0.02 everywhere learns far slower here
+    (see the chapter's numbers). Position embeddings start near zero and grow as they are needed.
     """
-    residual_std = 0.02 / math.sqrt(2 * len(model.blocks))
     for name, parameter in model.named_parameters():
-        if name.endswith(("attn.proj.weight", "mlp.2.weight")):
-            nn.init.normal_(parameter, std=residual_std)
-        elif name.endswith("bias"):
+        if name.endswith("bias"):
             nn.init.zeros_(parameter)
-        elif ".ln_" not in name and not name.startswith("ln_f"):
+        elif name == "tok_emb.weight":
+            nn.init.normal_(parameter)
+        elif name == "pos_emb.weight":
             nn.init.normal_(parameter, std=0.02)
+        elif ".ln_" not in name and not name.startswith("ln_f"):
+            std = 1 / math.sqrt(3 * parameter.shape[1])
+            if name.endswith(("attn.proj.weight", "mlp.2.weight")):
+                std = std / math.sqrt(2 * len(model.blocks))
+            nn.init.normal_(parameter, std=std)
 
 
 def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -254,9 +254,9 @@ def bigram_loss(train_ids: torch.Tensor, val_ids: torch.Tensor, vocab: int) -> f
 
 def draw_losses(metrics: list[dict], vocab: int, bigram: float, path: Path) -> None:
     """Both curves over the steps, between the loss of guessing and the loss of counting pairs."""
-    from p01_autograd.figures import HEALTHY, REFERENCE, plt_figure
+    from p01_autograd.figures import HEALTHY, REFERENCE, subplots
 
-    fig, ax = plt_figure()
+    fig, ax = subplots()
     steps = [row["step"] for row in metrics]
     ax.plot(
         steps,

@@ -229,8 +229,6 @@ def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser, args = parse_flags(argv)
     try:
-        if args.mine is not None:
-            mine.install_and_report(args.mine)
         return train(args)
     except UsageError as error:
         parser.error(str(error))
