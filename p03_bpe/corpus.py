@@ -224,6 +224,8 @@ def pip_download(requirement: str, folder: Path) -> Path:
             stdin=subprocess.DEVNULL,
             check=False,
         )
+    except OSError as error:
+        raise SourceError(f"could not be fetched: pip does not start ({error})") from error
     except subprocess.TimeoutExpired:
         raise SourceError(f"did not arrive within {PIP_LIMIT:g} s") from None
     wheels = list(folder.glob("*.whl"))

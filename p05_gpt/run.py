@@ -9,14 +9,18 @@ import hashlib
 import json
 import math
 import os
+import signal
+import sys
+import threading
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from p03_bpe.corpus import DataError, load_corpus
 
 from p01_autograd.cli import UsageError
 from p03_bpe import CharTokenizer, RegexTokenizer
+from p03_bpe.corpus import DataError, load_corpus
 
 from .build import GPT
 
@@ -147,6 +151,29 @@ def claim_folder(out: str | None, overwrite: bool, default: str, hint: str) -> P
         reason = error.strerror or error
         raise UsageError(f"cannot write to {folder} ({reason}); choose another --out") from None
     return folder
+
+
+@contextmanager
+def stop_signals():
+    """An event that Ctrl-C or a polite kill sets, so that a step is finished before stopping.
+
+    A second signal ends the program at once.
+    """
+    stop = threading.Event()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask_to_stop(number, frame):
+        stop.set()
+        print("\nstopping after this step; once more to stop at once", file=sys.stderr)
+        signal.signal(number, before[number])
+
+    for number in before:
+        signal.signal(number, ask_to_stop)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def write_atomically(path: Path, write) -> None:

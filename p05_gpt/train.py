@@ -120,14 +120,13 @@ def train(args) -> int:
     )
 
     metrics = []
-    with open(folder / "metrics.jsonl", "w", encoding="utf-8") as log:
-        try:
-            for row in training_steps(args, model, train_ids, val_ids, tokens_per_char, tokenizer):
-                metrics.append(row)
-                log.write(json.dumps(row) + "\n")
-                log.flush()
-        except KeyboardInterrupt:
-            print("\nstopped; keeping what there is", file=sys.stderr)
+    with open(folder / "metrics.jsonl", "w", encoding="utf-8") as log, run.stop_signals() as stop:
+        for row in training_steps(args, model, train_ids, val_ids, tokens_per_char, tokenizer):
+            metrics.append(row)
+            log.write(json.dumps(row) + "\n")
+            log.flush()
+            if stop.is_set() or not math.isfinite(row["train_loss"]):
+                break
     return finish(folder, model, tokenizer, metrics, val_ids, tokens_per_char, bigram, args)
 
 
@@ -173,9 +172,10 @@ def training_steps(args, model, train_ids, val_ids, tokens_per_char, tokenizer):
             row["val_nats_per_char"] = row["val_loss"] * tokens_per_char
             bar.write(
                 f"step {step + 1}: validation {row['val_loss']:.3f} nats per token, "
-                f"{row['val_nats_per_char']:.3f} per character\n"
-                f"    {glimpse(model, tokenizer, args.seed)}"
+                f"{row['val_nats_per_char']:.3f} per character"
             )
+            if math.isfinite(row["val_loss"]):
+                bar.write(f"    {glimpse(model, tokenizer, args.seed)}")
         row["seconds"] = round(time.perf_counter() - start, 4)
         speed = (step + 1) * tokens_per_step / row["seconds"]
         bar.set_postfix_str(f"loss {row['train_loss']:.3f}, {speed:,.0f} tokens/s", refresh=False)
@@ -197,22 +197,19 @@ def write(model, tokenizer, prompt: str, n_tokens: int, seed: int, **sampling) -
 
 def finish(folder: Path, model, tokenizer, metrics, val_ids, tokens_per_char, bigram, args) -> int:
     """Write the weights, the figure and a sample; say how good it is and where it is."""
-    if not metrics:
-        print(f"not one step was taken; {folder} holds no weights", file=sys.stderr)
-        return 130
     run.write_atomically(folder / "model.pt", lambda file: torch.save(model.state_dict(), file))
     run.draw_losses(metrics, len(tokenizer.vocab), bigram, folder / "loss.png")
     last = metrics[-1]
-    if not math.isfinite(last["train_loss"]):
-        print(
-            f"the loss became {last['train_loss']} at step {last['step']}; metrics and weights are "
-            f"in {folder}. Try a lower --lr",
-            file=sys.stderr,
-        )
-        return 1
     val_loss = last.get("val_loss")
     if val_loss is None:  # stopped between two validations
         val_loss = evaluate(model, val_ids.to(model.head.weight.device), args.block_size)
+    if not math.isfinite(val_loss):
+        print(
+            f"the loss is no longer a number at step {last['step']}; metrics and weights are in "
+            f"{folder}. Try a lower --lr",
+            file=sys.stderr,
+        )
+        return 1
     sample = write(model, tokenizer, "", 500, args.seed)
     run.write_atomically(folder / "sample.txt", lambda file: file.write(sample.encode("utf-8")))
     print(

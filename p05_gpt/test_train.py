@@ -1,0 +1,294 @@
+"""The commands end to end, on a small text: what they write, what they refuse, what they repeat."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from p05_gpt import run, sample, train
+
+SMALL = [
+    "--n-layer",
+    "1",
+    "--n-head",
+    "2",
+    "--n-embd",
+    "16",
+    "--block-size",
+    "8",
+    "--batch-size",
+    "4",
+    "--steps",
+    "6",
+    "--eval-every",
+    "3",
+    "--vocab-size",
+    "270",
+    "--device",
+    "cpu",
+]
+ROW = {"step", "seconds", "train_loss", "lr", "grad_norm"}
+
+
+@pytest.fixture(scope="module")
+def text_file(tmp_path_factory):
+    draw = random.Random(0)
+    words = ["to", "be", "or", "not", "that", "is", "the", "question"]
+    lines = (" ".join(draw.choices(words, k=8)).capitalize() + "." for _ in range(100))
+    path = tmp_path_factory.mktemp("data") / "text.txt"
+    path.write_bytes("\n".join(lines).encode("utf-8"))
+    return str(path)
+
+
+@pytest.fixture(scope="module", params=["bpe", "char"])
+def finished(request, text_file, tmp_path_factory):
+    """A finished run, once with each tokenizer."""
+    out = tmp_path_factory.mktemp("runs") / request.param
+    argv = ["--data", text_file, "--out", str(out), "--tokenizer", request.param, *SMALL]
+    assert train.main(argv) == 0
+    return out
+
+
+def rows_of(folder):
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def refusal(main, argv, capsys):
+    """The one line with which a command refuses its flags."""
+    with pytest.raises(SystemExit) as ended:
+        main(argv)
+    said = capsys.readouterr()
+    assert ended.value.code == 2, f"status {ended.value.code} for {argv}"
+    assert said.err.count("\n") == 1 and "usage:" not in said.err, said.err
+    return said.err
+
+
+def test_a_run_writes_the_files_of_the_contract(finished):
+    tokenizer = "tokenizer.json" if finished.name == "char" else "tokenizer.model"
+    names = {path.name for path in finished.iterdir()} - {"tokenizer.vocab"}
+    assert names == {
+        "config.json",
+        "metrics.jsonl",
+        tokenizer,
+        "model.pt",
+        "loss.png",
+        "sample.txt",
+    }
+    config = json.loads((finished / "config.json").read_text(encoding="utf-8"))
+    assert config["n_embd"] == 16 and config["block_size"] == 8 and config["steps"] == 6
+    assert len(config["corpus_sha256"]) == 64 and config["device"] == "cpu"
+    assert {"seed", "lr", "data", "torch_version", "threads", "tokenizer"} <= set(config)
+    assert (finished / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert (finished / "sample.txt").read_text(encoding="utf-8")
+
+
+def test_metrics_have_a_row_for_every_step(finished):
+    rows = rows_of(finished)
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    for row in rows:
+        evaluated = {"val_loss", "val_nats_per_char"} if row["step"] in (3, 6) else set()
+        assert set(row) == ROW | evaluated
+    seconds = [row["seconds"] for row in rows]
+    assert seconds == sorted(seconds) and seconds[0] > 0
+    assert [row["lr"] for row in rows] == pytest.approx([4e-3 * (1 - i / 6) for i in range(6)])
+
+
+def test_the_validation_loss_is_over_the_whole_second_part(finished, text_file):
+    config, tokenizer, model = run.read_run(finished)
+    text = Path(text_file).read_bytes().decode("utf-8")
+    second = text[int(0.9 * len(text)) :]
+    data = run.encode(tokenizer, second)
+    last = rows_of(finished)[-1]
+    nats, n = 0.0, len(data) - 1
+    for start in range(0, n, config["block_size"]):
+        x = data[start : start + config["block_size"]][: n - start]
+        with torch.no_grad():
+            logits = model(x[None])[0]
+        y = data[start + 1 : start + 1 + len(x)]
+        nats += torch.nn.functional.cross_entropy(logits, y, reduction="sum").item()
+    assert last["val_loss"] == pytest.approx(nats / n, rel=1e-5)
+    assert last["val_nats_per_char"] == pytest.approx(nats / n * len(data) / len(second), rel=1e-5)
+
+
+def test_the_same_seed_gives_the_same_numbers(text_file, tmp_path):
+    runs = []
+    for name in "ab":
+        argv = ["--data", text_file, "--out", str(tmp_path / name), *SMALL]
+        assert train.main(argv) == 0
+        runs.append([row | {"seconds": 0} for row in rows_of(tmp_path / name)])
+    assert runs[0] == runs[1]
+    other = ["--data", text_file, "--out", str(tmp_path / "c"), *SMALL, "--seed", "2"]
+    assert train.main(other) == 0
+    assert runs[0] != [row | {"seconds": 0} for row in rows_of(tmp_path / "c")]
+
+
+def test_sampling_repeats_with_its_seed_and_takes_any_prompt(finished, capsys):
+    def text(*flags):
+        assert sample.main(["--run", str(finished), "--tokens", "12", *flags]) == 0
+        return capsys.readouterr().out
+
+    assert text("--seed", "1") == text("--seed", "1") != text("--seed", "2")
+    assert text("--prompt", "the").startswith("the")
+    assert text("--prompt", "that is the question " * 20).startswith("that is")
+    assert text("--temperature", "0") == text("--top-k", "1")
+    assert text("--top-k", "100000") == text()
+    if finished.name == "bpe":
+        assert text("--prompt", "東京 ∑").startswith("東京 ∑")
+
+
+def test_sampling_refuses_what_cannot_work(finished, tmp_path, capsys):
+    for flags in (
+        ["--temperature", "-1"],
+        ["--temperature", "nan"],
+        ["--top-k", "0"],
+        ["--top-p", "0"],
+        ["--top-p", "1.5"],
+        ["--tokens", "0"],
+        ["--tokens", "many"],
+    ):
+        assert flags[0] in refusal(sample.main, ["--run", str(finished), *flags], capsys)
+    assert "no run folder" in refusal(sample.main, ["--run", str(tmp_path / "none")], capsys)
+    assert "has no" in refusal(sample.main, ["--run", str(tmp_path)], capsys)
+    if finished.name == "char":
+        said = refusal(sample.main, ["--run", str(finished), "--prompt", "東"], capsys)
+        assert "東" in said
+
+
+@pytest.mark.parametrize("broken", ["config.json", "model.pt", "tokenizer"])
+def test_files_that_do_not_belong_together_are_refused(finished, tmp_path, capsys, broken):
+    for path in finished.iterdir():
+        content = path.read_bytes()
+        (tmp_path / path.name).write_bytes(b"junk" if path.name.startswith(broken) else content)
+    assert "do not belong" in refusal(sample.main, ["--run", str(tmp_path)], capsys)
+
+
+def test_a_run_that_is_there_is_not_touched(finished, text_file, capsys):
+    before = {path.name: path.read_bytes() for path in finished.iterdir()}
+    argv = ["--data", text_file, "--out", str(finished), *SMALL]
+    assert "--overwrite" in refusal(train.main, argv, capsys)
+    assert before == {path.name: path.read_bytes() for path in finished.iterdir()}
+
+
+def test_overwrite_replaces_the_run_and_nothing_else(text_file, tmp_path):
+    argv = ["--data", text_file, "--out", str(tmp_path), *SMALL]
+    (tmp_path / "notes.md").write_text("mine", encoding="utf-8")
+    assert train.main([*argv, "--tokenizer", "char"]) == 0
+    assert train.main([*argv, "--overwrite"]) == 0
+    assert (tmp_path / "notes.md").read_text(encoding="utf-8") == "mine"
+    assert not (tmp_path / "tokenizer.json").exists() and (tmp_path / "tokenizer.model").exists()
+
+
+def test_without_out_the_next_free_name_is_taken_and_sampled(
+    text_file, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert train.main(["--data", text_file, *SMALL]) == 0
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["p05_gpt", "p05_gpt-2"]
+    capsys.readouterr()
+    assert sample.main(["--tokens", "5"]) == 0
+    newest = capsys.readouterr().out
+    assert sample.main(["--tokens", "5", "--run", "runs/p05_gpt-2"]) == 0
+    assert capsys.readouterr().out == newest
+
+
+BAD_FLAGS = [
+    (["--n-embd", "10", "--n-head", "3"], "--n-head"),
+    (["--n-layer", "0"], "--n-layer"),
+    (["--n-embd", "-4"], "--n-embd"),
+    (["--block-size", "0"], "--block-size"),
+    (["--batch-size", "x"], "--batch-size"),
+    (["--steps", "0"], "--steps"),
+    (["--eval-every", "0"], "--eval-every"),
+    (["--lr", "0"], "--lr"),
+    (["--lr", "inf"], "--lr"),
+    (["--vocab-size", "255"], "--vocab-size"),
+    (["--device", "abacus"], "abacus"),
+    (["--tokenizer", "words"], "--tokenizer"),
+    (["--seed", "-1"], "--seed"),
+    (["--no-such-flag"], "--no-such-flag"),
+    (["--block-size", "100000"], "too short"),
+]
+
+
+@pytest.mark.parametrize("flags, part", BAD_FLAGS, ids=[" ".join(f) for f, _ in BAD_FLAGS])
+def test_bad_flags_end_with_one_line(text_file, tmp_path, capsys, flags, part):
+    argv = ["--data", text_file, "--out", str(tmp_path / "run"), *SMALL, *flags]
+    assert part in refusal(train.main, argv, capsys)
+    assert not (tmp_path / "run").exists(), "nothing half-written may be left behind"
+
+
+@pytest.mark.parametrize(
+    "content, part",
+    [
+        (None, "no file"),
+        (b"", "empty"),
+        (b" \n", "empty"),
+        (b"\xff\xfe\x00x" * 99, "UTF-8"),
+        (b"short", "too"),
+        (b"x", "too"),
+        (b"a" * 3400 + b"z" * 100, None),
+    ],
+    ids=["missing", "empty", "blank", "utf-16", "short", "one", "unseen"],
+)
+def test_a_text_that_cannot_be_used_ends_with_one_line(tmp_path, capsys, content, part):
+    path = tmp_path / "text.txt"
+    if content is not None:
+        path.write_bytes(content)
+    argv = ["--data", str(path), "--out", str(tmp_path / "run"), *SMALL]
+    if part is None:  # characters that the first part does not have
+        assert "--tokenizer bpe" in refusal(train.main, [*argv, "--tokenizer", "char"], capsys)
+    else:
+        assert part in refusal(train.main, argv, capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_in_place_of_a_text_or_a_file_in_place_of_a_folder(text_file, tmp_path, capsys):
+    assert "folder" in refusal(train.main, ["--data", str(tmp_path), *SMALL], capsys)
+    argv = ["--data", text_file, "--out", text_file, *SMALL]
+    assert "cannot write" in refusal(train.main, argv, capsys)
+
+
+def test_a_loss_that_is_not_a_number_is_said(text_file, tmp_path, capsys):
+    argv = ["--data", text_file, "--out", str(tmp_path / "run"), *SMALL, "--lr", "1e30"]
+    assert train.main(argv) == 1
+    assert "lower --lr" in capsys.readouterr().err
+
+
+def test_the_command_runs_from_a_shell_and_ctrl_c_keeps_what_there_is(text_file, tmp_path):
+    out = tmp_path / "run"
+    flags = [*SMALL, "--steps", "100000", "--eval-every", "50000"]
+    command = [
+        sys.executable,
+        "-m",
+        "p05_gpt.train",
+        "--data",
+        text_file,
+        "--out",
+        str(out),
+        *flags,
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    if os.name == "nt":
+        process.kill()
+        pytest.skip("a console is needed to send Ctrl-C here")
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        if (out / "metrics.jsonl").exists() and (out / "metrics.jsonl").stat().st_size > 1000:
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    said, complained = process.communicate(timeout=60)
+    assert process.returncode == 0, complained.decode()
+    assert b"Traceback" not in complained and b"nats per character" in said
+    rows = rows_of(out)
+    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1)) and len(rows) > 3
+    run.read_run(out)

@@ -1,0 +1,82 @@
+"""What concerns more than one project: who imports whom, and how long things may be."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECTS = sorted(path.name for path in ROOT.glob("p0[1-6]_*") if (path / "__init__.py").exists())
+MODULES = [path for project in PROJECTS for path in sorted((ROOT / project).glob("*.py"))]
+SHIPPED = [path for path in MODULES if not path.name.startswith("test_")]
+
+# Which earlier projects a project is built on, and the first project that may use a library.
+USES = {
+    "p01_autograd": set(),
+    "p02_tensors": {"p01_autograd"},
+    "p03_bpe": {"p01_autograd"},
+    "p04_attention": {"p01_autograd", "p03_bpe"},
+    "p05_gpt": {"p01_autograd", "p02_tensors", "p03_bpe", "p04_attention"},
+    "p06_training": {"p01_autograd", "p02_tensors", "p03_bpe", "p04_attention", "p05_gpt"},
+}
+FIRST_USE = {"numpy": "p02_tensors", "torch": "p04_attention"}
+
+
+def imports(path, top_level_only=False):
+    """The top-level names that a file imports, relative imports as their project."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in tree.body if top_level_only else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield path.parent.name if node.level else node.module.split(".")[0]
+
+
+def ids(paths):
+    return [str(path.relative_to(ROOT)) for path in paths]
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=ids(SHIPPED))
+def test_a_project_imports_only_earlier_ones(path):
+    project = path.parent.name
+    others = {name for name in imports(path) if name in PROJECTS} - {project}
+    assert others <= USES[project], f"{path} imports {others - USES[project]}"
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=ids(SHIPPED))
+def test_libraries_appear_where_the_book_introduces_them(path):
+    for library, first in FIRST_USE.items():
+        if path.parent.name < first:
+            assert library not in set(imports(path)), f"{path} imports {library} before {first}"
+    if path.parent.name == "p01_autograd":
+        third_party = {"numpy", "torch", "tqdm", "matplotlib", "regex", "tiktoken"}
+        assert not third_party & set(imports(path, top_level_only=True)), path
+
+
+def code_lines(source):
+    """The lines of a piece of code that are not blank, comment or docstring."""
+    tree = ast.parse(source)
+    lines = set()
+    for node in ast.walk(tree):
+        if hasattr(node, "lineno"):
+            lines |= set(range(node.lineno, node.end_lineno + 1))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+            first = body[0]
+            if isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+                lines -= set(range(first.lineno, first.end_lineno + 1))
+    text = source.splitlines()
+    return [n for n in sorted(lines) if text[n - 1].strip() and text[n - 1].strip()[0] != "#"]
+
+
+def test_gpt_has_twenty_lines():
+    source = (ROOT / "p05_gpt/build.py").read_text(encoding="utf-8")
+    (gpt,) = [n for n in ast.parse(source).body if getattr(n, "name", None) == "GPT"]
+    assert len(code_lines(ast.get_source_segment(source, gpt))) == 20
+
+
+@pytest.mark.parametrize("path", MODULES, ids=ids(MODULES))
+def test_no_line_is_longer_than_a_hundred_characters(path):
+    long = [n for n, line in enumerate(path.read_text("utf-8").splitlines(), 1) if len(line) > 100]
+    assert not long, f"{path}: lines {long}"
