@@ -61,11 +61,11 @@ def add_flags(parser: Parser, default_out: str) -> None:
         metavar="N",
         help="windows a step; default: %(default)s",
     )
-    add("--steps", type=at_least(1), default=2500, metavar="N", help="default: %(default)s")
+    add("--steps", type=at_least(1), default=2400, metavar="N", help="default: %(default)s")
     add(
         "--eval-every",
         type=at_least(1),
-        default=250,
+        default=200,
         metavar="N",
         help="steps between validations; default: %(default)s",
     )
