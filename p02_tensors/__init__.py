@@ -1,5 +1,6 @@
 """Project 2: a tiny PyTorch-shaped tensor library on NumPy buffers."""
 
+from p02_tensors import functional, nn, optim
 from p02_tensors.build import (
     Tensor,
     arange,
@@ -25,6 +26,7 @@ from p02_tensors.build import (
     zeros,
 )
 
+nn.functional = functional
 long, float = int64, float32
 
 __all__ = [
@@ -37,11 +39,14 @@ __all__ = [
     "float32",
     "float64",
     "full",
+    "functional",
     "int64",
     "long",
     "manual_seed",
+    "nn",
     "no_grad",
     "ones",
+    "optim",
     "rand",
     "randint",
     "randn",

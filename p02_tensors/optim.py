@@ -1,0 +1,69 @@
+"""Optimizers, as in torch.optim."""
+
+from __future__ import annotations
+
+import math
+
+from p02_tensors.build import no_grad
+
+
+class SGD:
+    def __init__(self, parameters, lr: float = 1e-3, momentum: float = 0.0):
+        self.parameters, self.lr, self.momentum = list(parameters), lr, momentum
+        self.velocity = {}
+
+    def zero_grad(self) -> None:
+        for p in self.parameters:
+            p.grad = None
+
+    @no_grad()
+    def step(self) -> None:
+        for p in self.parameters:
+            if p.grad is None:
+                continue
+            step = p.grad
+            if self.momentum:
+                before = self.velocity.get(p)
+                step = step.clone() if before is None else self.momentum * before + step
+                self.velocity[p] = step
+            p[...] = p - self.lr * step
+
+
+class AdamW:
+    """Adam with weight decay that does not pass through the moments (Loshchilov and Hutter)."""
+
+    def __init__(self, parameters, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2):
+        self.parameters, self.lr, self.betas, self.eps = list(parameters), lr, betas, eps
+        self.weight_decay, self.moments = weight_decay, {}
+
+    zero_grad = SGD.zero_grad
+
+    @no_grad()
+    def step(self) -> None:
+        beta1, beta2 = self.betas
+        for p in self.parameters:
+            if p.grad is None:
+                continue
+            t, m, v = self.moments.get(p, (0, p.grad * 0.0, p.grad * 0.0))
+            t = t + 1
+            grad = self.decay(p)
+            m = beta1 * m + (1 - beta1) * grad
+            v = beta2 * v + (1 - beta2) * grad * grad
+            self.moments[p] = t, m, v
+            m_hat = m / (1 - beta1**t)  # the moments start at zero, which is too small
+            p[...] = p - self.lr * m_hat / (v.sqrt() / math.sqrt(1 - beta2**t) + self.eps)
+
+    def decay(self, p):
+        """Shrink p; returns the gradient that the moments see."""
+        p[...] = p * (1 - self.lr * self.weight_decay)
+        return p.grad
+
+
+class Adam(AdamW):
+    """Kingma and Ba (2015); here weight decay is part of the gradient."""
+
+    def __init__(self, parameters, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
+        super().__init__(parameters, lr, betas, eps, weight_decay)
+
+    def decay(self, p):
+        return p.grad + self.weight_decay * p if self.weight_decay else p.grad
