@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import sys
 
 
 class Parser(argparse.ArgumentParser):
@@ -43,3 +44,10 @@ def positive(text: str) -> float:
 
 class UsageError(Exception):
     """Something the user gave cannot work; the text says what to do. Ends with status 2."""
+
+
+def print_anything() -> None:
+    """Let print show "?" for what a terminal or a file in an old encoding cannot hold."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")

@@ -7,7 +7,7 @@ import math
 import sys
 from pathlib import Path
 
-from p01_autograd.cli import Parser, UsageError, at_least
+from p01_autograd.cli import Parser, UsageError, at_least, print_anything
 
 from . import run
 from .train import DEFAULT_OUT, write
@@ -47,6 +47,7 @@ def newest_run(default: str) -> Path:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
+    print_anything()
     parser = Parser(prog="python -m p05_gpt.sample", description="Let a trained GPT write.")
     add = parser.add_argument
     add("--run", metavar="DIR", help=f"a run's folder; default: the newest {DEFAULT_OUT}*")

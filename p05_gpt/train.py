@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from p01_autograd.cli import Parser, UsageError, at_least, positive
+from p01_autograd.cli import Parser, UsageError, at_least, positive, print_anything
 
 from . import run
 from .build import GPT, evaluate, generate, get_batch, loss
@@ -71,11 +71,6 @@ def add_flags(parser: Parser, default_out: str) -> None:
     )
     add("--seed", type=at_least(0), default=1337, metavar="N", help="default: %(default)s")
     add("--device", default="auto", help="auto, cpu, cuda or mps; default: %(default)s")
-    add(
-        "--mine",
-        metavar="DIR",
-        help="train on your own layers: every DIR/pNN_*.py that passes its suite",
-    )
     add("--out", metavar="DIR", help=f"the run's folder; default: {default_out}")
     add("--overwrite", action="store_true", help="replace the run that --out holds")
 
@@ -224,6 +219,7 @@ def finish(folder: Path, model, tokenizer, metrics, val_ids, tokens_per_char, bi
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
+    print_anything()
     parser, args = parse_flags(argv)
     try:
         return train(args)
