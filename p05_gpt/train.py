@@ -65,7 +65,7 @@ def add_flags(parser: Parser, default_out: str) -> None:
     add(
         "--eval-every",
         type=at_least(1),
-        default=200,
+        default=100,
         metavar="N",
         help="steps between validations; default: %(default)s",
     )
