@@ -141,6 +141,9 @@ def test_block_adds_attention_then_the_mlp_to_the_stream(build):
     if len(norms) != 2 or norms[1] + 2 >= len(calls) or norms[1] < 2:
         return  # not made of nn.LayerNorm and nn.Linear: the laws hold it
     first, second = norms
+    assert calls[first][0] is not calls[second][0], (
+        "attention and MLP share one LayerNorm; each part has its own"
+    )
     assert torch.allclose(calls[first][1], x), "the first LayerNorm should read the stream x itself"
     attended = calls[second - 1][2]
     assert torch.allclose(calls[second][1], x + attended, atol=1e-5), (
@@ -328,7 +331,7 @@ def test_every_parameter_of_gpt_learns(build):
     idle = [
         name
         for name, p in model.named_parameters()
-        if p.dim() > 1 and (p.grad is None or not p.grad.any())
+        if p.grad is None or (p.dim() > 1 and not p.grad.any())
     ]
     assert not idle, f"no gradient reaches {', '.join(idle)}: unused, or cut off from the graph"
 
