@@ -73,8 +73,8 @@ def init_weights(model: nn.Module) -> None:
     the head this means nearly equal logits and a first loss of about ln(V) + 1/6. The two
     projections of a block that write into the stream start smaller by sqrt(2 * n_layer): together
     the 2 * n_layer writes are then as large as one. Token embeddings have variance 1, so that
-    these writes adjust a token and do not drown it; GPT-2's 0.02 everywhere learns far slower here
-    (see the chapter's numbers). Position embeddings start near zero and grow as they are needed.
+    these writes adjust a token and do not drown it. Position embeddings start near zero and grow
+    as they are needed.
     """
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):
