@@ -1,0 +1,140 @@
+"""Six ways to break backpropagation, each on the same training run on two moons.
+
+python -m p01_autograd.break_it
+"""
+
+import random
+import sys
+from dataclasses import dataclass
+
+from p01_autograd import build as shipped_build
+from p01_autograd import nn as shipped_nn
+from p01_autograd.demo import accuracy, train, two_moons
+from p01_autograd.figures import BROKEN, HEALTHY, subplots
+from p01_autograd.sabotage import Sabotage, main, sabotaged
+
+STEPS, LR = 100, 1.0
+
+
+@dataclass
+class Numbers:
+    """What one training run came to."""
+
+    first_loss: float
+    last_loss: float
+    accuracy: float  # on 200 points that it has not seen
+    steps_to_half: int  # until the loss had halved for good; STEPS if never
+    losses: list
+
+
+SABOTAGES = [
+    Sabotage(
+        name="assigned",
+        old="parent._flow += local * upstream",
+        new="parent._flow = local * upstream",
+        predict="Where paths meet, only one of them counts. Every weight is used by every point, "
+        "so each step follows a single point. The loss still falls, and stops higher.",
+        symptom=lambda healthy, broken: broken.last_loss > healthy.last_loss + 0.05,
+        caught_by="test_backward_adds_up_where_a_value_is_used_twice",
+    ),
+    Sabotage(
+        name="no_order",
+        old="        order = topological_order(self)\n",
+        new="        order, seen = [self], {self}\n"
+        "        for node in order: "
+        "order += [p for p in node._inputs if not (p in seen or seen.add(p))]\n"
+        "        order.reverse()  # what is nearest to the result first\n",
+        predict="Nodes are taken by their distance from the result. One that is near by one path "
+        "and far by another passes its gradient on before all of it has arrived; what comes later "
+        "is lost. The loss still falls, and stops higher.",
+        symptom=lambda healthy, broken: broken.last_loss > healthy.last_loss + 0.05,
+        caught_by="test_backward_waits_until_all_has_arrived",
+    ),
+    Sabotage(
+        name="no_zero_grad",
+        old="            p.grad = 0.0",
+        new="            pass",
+        predict="Every step follows the sum of all gradients since the first: momentum that never "
+        "fades. The loss falls at first, then swings and stays higher.",
+        symptom=lambda healthy, broken: broken.last_loss > healthy.last_loss + 0.05,
+        caught_by="test_zero_grad_clears_every_parameter",
+        module="nn",
+    ),
+    Sabotage(
+        name="wrong_product_rule",
+        old="(other.data, self.data))",
+        new="(self.data, other.data))",
+        predict="Each factor gets its own value as the derivative: weights are pulled towards "
+        "zero or pushed away, whatever the data say. It does not learn.",
+        symptom=lambda healthy, broken: not broken.last_loss < 0.5 * broken.first_loss,
+        caught_by="test_multiplication_has_the_other_factor_as_its_derivative",
+    ),
+    Sabotage(
+        name="relu_gate_flipped",
+        old="1.0 if self.data > 0 else 0.0",
+        new="0.0 if self.data > 0 else 1.0",
+        predict="The gate lets gradients through where the neuron is off and stops them where it "
+        "is on. The hinge of the loss is a relu too, so a point that is wrong teaches nothing.",
+        symptom=lambda healthy, broken: not broken.last_loss < 0.5 * broken.first_loss,
+        caught_by="test_relu_passes_the_gradient_only_where_it_is_on",
+    ),
+    Sabotage(
+        name="seed_of_zero",
+        old="self._flow = 1.0",
+        new="self._flow = 0.0",
+        predict="Zero times anything is zero: no parameter moves, and the loss is a flat line.",
+        symptom=lambda healthy, broken: broken.last_loss == broken.first_loss,
+        caught_by="test_backward_starts_from_one",
+    ),
+]
+
+
+def experiment(build=None, nn=None, seed=1337) -> Numbers:
+    """Train a network of 105 parameters on 60 points with the given engine or layers."""
+    if nn is None:
+        nn = layers_on(build)
+    random.seed(seed)
+    model = nn.MLP(2, [8, 8, 1])
+    points, labels = two_moons(60, seed=seed)
+    losses = train(model, points, labels, STEPS, LR)
+    above = [step for step, loss in enumerate(losses) if not loss < losses[0] / 2]
+    return Numbers(
+        first_loss=losses[0],
+        last_loss=losses[-1],
+        accuracy=accuracy(model, *two_moons(200, seed=seed + 1000)),
+        steps_to_half=above[-1] + 1,
+        losses=losses,
+    )
+
+
+def layers_on(build):
+    """The layers of nn.py, made of another engine's values."""
+    if build is shipped_build:
+        return shipped_nn
+    name = build.__name__.rpartition(".")[2]
+    swap = Sabotage(
+        name=f"on_{name}",
+        old="from p01_autograd.build import Value",
+        new=f"from {build.__name__} import Value",
+        predict="",
+        symptom=None,
+        caught_by="",
+        module="nn",
+    )
+    return sabotaged("p01_autograd", swap)
+
+
+def figure(healthy, broken):
+    """The loss over the steps, one line for each seed."""
+    drawing, axes = subplots()
+    for runs, colour, name in ((healthy, HEALTHY, "healthy"), (broken, BROKEN, "broken")):
+        for i, run in enumerate(run for run in runs if not hasattr(run, "error")):
+            axes.plot(run.losses, color=colour, alpha=0.8, label=name if i == 0 else None)
+    top = 2 * max(run.losses[0] for run in healthy)
+    axes.set(xlabel="step", ylabel="hinge loss", ylim=(0, top))
+    axes.legend()
+    return drawing
+
+
+if __name__ == "__main__":
+    sys.exit(main("p01_autograd", SABOTAGES, experiment, figure, damage="last_loss"))

@@ -1,0 +1,178 @@
+"""What does it cost? Time and memory of a graph of single numbers, against its size.
+
+    python -m p01_autograd.measure
+
+With micrograd installed (pip install micrograd) the same network runs on both, in one go.
+"""
+
+import gc
+import importlib
+import importlib.util
+import math
+import random
+import statistics
+import sys
+import time
+import tracemalloc
+from pathlib import Path
+
+from p01_autograd import nn
+from p01_autograd.build import Value, topological_order
+from p01_autograd.cli import Parser, at_least, print_anything
+from p01_autograd.figures import HEALTHY, REFERENCE, subplots
+
+WIDTHS = [4, 8, 16, 32, 64]
+INPUTS, POINTS = 2, 10
+IN_A_ROW = 5
+
+
+def forward(model, points):
+    """The sum of the squared outputs: a graph of about two nodes per parameter and point."""
+    return sum(model(point) ** 2 for point in points)
+
+
+def inputs(seed: int = 0) -> list[list[float]]:
+    draw = random.Random(seed)
+    return [[draw.uniform(-1, 1) for _ in range(INPUTS)] for _ in range(POINTS)]
+
+
+def seconds(model, points) -> tuple[float, float]:
+    """Time of one forward and one backward pass."""
+    start = time.perf_counter()
+    result = forward(model, points)
+    middle = time.perf_counter()
+    result.backward()
+    return middle - start, time.perf_counter() - middle
+
+
+def memory(model, points) -> int:
+    """Bytes at the highest point of a forward and a backward pass."""
+    gc.collect()
+    tracemalloc.start()
+    forward(model, points).backward()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+
+def floats_only(model, points) -> float:
+    """Time of the forward pass on plain numbers, without a graph."""
+    layers = [
+        [([w.data for w in n.w], n.b.data, n.nonlin) for n in layer.neurons]
+        for layer in model.layers
+    ]
+    start = time.perf_counter()
+    for x in points:
+        for layer in layers:
+            x = [sum(w * xi for w, xi in zip(ws, x)) + b for ws, b, _ in layer]
+            x = [max(0.0, xi) if n[2] else xi for xi, n in zip(x, layer)]
+    return time.perf_counter() - start
+
+
+def grow(repeats: int) -> list[dict]:
+    """One row for each width of the network."""
+    rows = []
+    for width in WIDTHS:
+        random.seed(0)
+        model, points = nn.MLP(INPUTS, [width, width, 1]), inputs()
+        times = [seconds(model, points) for _ in range(repeats)]
+        rows.append(
+            {
+                "width": width,
+                "nodes": len(topological_order(forward(model, points))),
+                "forward": statistics.median(t[0] for t in times),
+                "backward": statistics.median(t[1] for t in times),
+                "bytes": memory(model, points),
+                "floats": statistics.median(floats_only(model, points) for _ in range(repeats)),
+            }
+        )
+    return rows
+
+
+def exponent(rows: list[dict], what: str) -> float:
+    """The slope of log(what) against log(nodes), by least squares; 1 is proportional."""
+    xs = [math.log(row["nodes"]) for row in rows]
+    ys = [math.log(row[what]) for row in rows]
+    mx, my = statistics.mean(xs), statistics.mean(ys)
+    return sum((x - mx) * (y - my) for x, y in zip(xs, ys)) / sum((x - mx) ** 2 for x in xs)
+
+
+def against_micrograd(repeats: int) -> dict | None:
+    """Micrograd's network on micrograd's Value and on ours: the ratios, or None without it.
+
+    Each times a few passes in a row, so that collecting micrograd's cycles counts as its own.
+    """
+    if importlib.util.find_spec("micrograd") is None:
+        return None
+    theirs = importlib.import_module("micrograd.nn")
+    theirs_value = theirs.Value
+    points, times, models, peaks = inputs(), {"ours": [], "micrograd": []}, {}, {}
+    for name, value in (("micrograd", theirs_value), ("ours", Value)):
+        theirs.Value = value  # micrograd's layers look the name up when they are made
+        random.seed(0)
+        models[name] = theirs.MLP(INPUTS, [16, 16, 1])
+    for _ in range(repeats):
+        for name, model in models.items():
+            gc.collect()
+            times[name].append(sum(sum(seconds(model, points)) for _ in range(IN_A_ROW)))
+    for name, model in models.items():
+        peaks[name] = memory(model, points)
+    theirs.Value = theirs_value
+    medians = {name: statistics.median(found) for name, found in times.items()}
+    return {
+        "speed": medians["micrograd"] / medians["ours"],
+        "memory": peaks["ours"] / peaks["micrograd"],
+    }
+
+
+def draw(rows: list[dict]):
+    """Milliseconds and megabytes against the number of nodes."""
+    figure, (left, right) = subplots(1, 2, width=9.6, height=4.0)
+    nodes = [row["nodes"] for row in rows]
+    left.loglog(nodes, [1e3 * row["backward"] for row in rows], "o-", color=HEALTHY)
+    left.loglog(nodes, [1e3 * row["forward"] for row in rows], "s--", color=HEALTHY)
+    left.loglog(nodes, [1e3 * row["floats"] for row in rows], ":", color=REFERENCE)
+    left.set(xlabel="nodes in the graph", ylabel="milliseconds")
+    left.legend(["backward", "forward", "plain floats"])
+    right.loglog(nodes, [row["bytes"] / 1e6 for row in rows], "o-", color=HEALTHY)
+    right.set(xlabel="nodes in the graph", ylabel="megabytes")
+    return figure
+
+
+def main(argv=None) -> int:
+    """The command line; returns the exit status."""
+    print_anything()
+    parser = Parser(prog="python -m p01_autograd.measure", description="What single numbers cost.")
+    parser.add_argument(
+        "--repeats", type=at_least(1), default=7, help="the median is shown; default: 7"
+    )
+    flags = parser.parse_args(argv)
+    rows = grow(flags.repeats)
+    print(f"an MLP {INPUTS}-width-width-1 on {POINTS} points; per node of the graph")
+    print("width    nodes  forward us  backward us  bytes  forward over plain floats")
+    for row in rows:
+        n = row["nodes"]
+        print(
+            f"{row['width']:5} {n:8,} {1e6 * row['forward'] / n:11.2f}"
+            f" {1e6 * row['backward'] / n:12.2f} {row['bytes'] / n:6.0f}"
+            f" {row['forward'] / row['floats']:13.1f}x"
+        )
+    for what in ("forward", "backward", "bytes"):
+        print(f"{what} grows like nodes ** {exponent(rows, what):.2f}")
+    ratio = against_micrograd(flags.repeats)
+    if ratio is None:
+        print("micrograd is not installed; with it (pip install micrograd) both are compared")
+    else:
+        print(
+            f"micrograd's MLP on both: ours is {ratio['speed']:.1f} times as fast "
+            f"and takes {ratio['memory']:.2f} of the memory"
+        )
+    path = Path("runs/p01_autograd/measure.png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draw(rows).savefig(path)
+    print(f"figure: {path.as_posix()}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
