@@ -14,12 +14,12 @@ import ast
 import contextlib
 import ctypes
 import importlib
-import importlib.util
 import linecache
 import os
 import re
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 import types
@@ -93,6 +93,7 @@ def pytest_configure(config):
             f"pytest p04_attention --build {checker.given}"
         )
     project = checker.projects[0]
+    config.option.disable_warnings = True  # of libraries, in the words of libraries
     stand_in_package(project)
     checker.module = load(checker.given, project, config)
     names = public_names(project)
@@ -127,7 +128,8 @@ def import_in_place(project: str, checker: Checker, limit: float) -> None:
         raise
     except BaseException as error:
         raise pytest.UsageError(f"{project}/build.py cannot be used: {reason(error)}") from None
-    if not complete or not sabotages_find_their_text(project):
+    stubs = "raise NotImplementedError" in path.read_text(encoding="utf-8")
+    if not complete or stubs or not sabotages_find_their_text(project):
         checker.retyped.append(project)
 
 
@@ -168,7 +170,7 @@ def load(given: str, project: str, config) -> types.ModuleType:
             if path.is_dir():
                 raise pytest.UsageError(f"--build {given} is a folder; give a file in it")
             if path.is_file():
-                return run_file(path.resolve())
+                return run_file(path.resolve(), project)
             if path.suffix == ".py" or path.name != given:
                 raise pytest.UsageError(
                     f"--build {given}: there is no such file; "
@@ -186,13 +188,13 @@ def load(given: str, project: str, config) -> types.ModuleType:
         raise pytest.UsageError(f"--build {given} cannot be used: {reason(error)}") from None
 
 
-def run_file(path: Path) -> types.ModuleType:
+def run_file(path: Path, project: str) -> types.ModuleType:
     folder = str(path.parent)
     if folder not in sys.path:
         sys.path.append(folder)  # last, or my/p04_attention.py would hide the project of that name
-    spec = importlib.util.spec_from_file_location("build_under_test", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
+    module = types.ModuleType("build_under_test")
+    module.__file__, module.__package__ = str(path), project  # "from ." means the project's
+    sys.modules[module.__name__] = module
     linecache.checkcache(str(path))
     # Compiled here: a cached .pyc would hide an edit made within the same second.
     exec(compile(path.read_bytes(), str(path), "exec"), vars(module))
@@ -397,13 +399,17 @@ def explain(error: BaseException, item, report) -> Failure:
     elif isinstance(error, MemoryIsFull | MemoryError):
         lines = [f"{function} asks for ever more memory: is there a loop that never ends?"]
     elif isinstance(error, RecursionError):
-        lines = [f"{function} calls itself too deeply (RecursionError): does it ever stop?"]
+        lines = [
+            f"{function} calls itself too deeply (RecursionError): does it ever stop?",
+            "If it does, what it walks is too deep for that: keep a list of what is left to do.",
+        ]
     elif isinstance(error, AssertionError | pytest.fail.Exception) and not theirs:
         lines = plain_message(error)
     else:
         lines = f"{type(error).__name__}: {error}".rstrip(": ").split("\n")
     if theirs:
-        lines += source_lines(theirs[-1:] if hung else theirs[-2:])
+        one = hung or isinstance(error, RecursionError)
+        lines += source_lines(theirs[-1:] if one else theirs[-2:])
     elif not isinstance(error, AssertionError | pytest.fail.Exception):
         ours = [frame for frame in frames if frame[0] == str(item.path)]
         lines += ["while the check did this:", *source_lines(ours[-1:], where=False)]
@@ -482,9 +488,10 @@ def plain_message(error: BaseException) -> list[str]:
 def source_lines(frames, where: bool = True) -> list[str]:
     lines = []
     for filename, number, frame in frames:
-        if where:
-            lines.append(f"{shown(filename)}:{number}, in {readable(frame.f_code)}")
-        lines.append("    " + linecache.getline(filename, number, frame.f_globals).strip())
+        told = [f"{shown(filename)}:{number}, in {readable(frame.f_code)}"] if where else []
+        told.append("    " + linecache.getline(filename, number, frame.f_globals).strip())
+        if lines[-len(told) :] != told:  # a comprehension is a frame of its own
+            lines += told
     return lines
 
 
@@ -537,8 +544,10 @@ def known_sabotage(checker: Checker, project: str) -> str:
             checker.module, checker.results = kept
         if theirs is None:
             continue
-        same = [(words(theirs[item]) == words(text), theirs[item] == text) for item, text in
-                failed.items()]
+        same = [
+            (words(theirs[item]) == words(text), theirs[item] == text)
+            for item, text in failed.items()
+        ]
         score = sum(a + 0.01 * b for a, b in same) / len(same)
         if score >= best_score:
             best, best_score = sabotage.name, score + 1e-9
@@ -613,24 +622,36 @@ def pytest_terminal_summary(terminalreporter, config):
 
 
 def tell_failures(terminal, checker: Checker) -> None:
-    by_name = {}
+    """By function: a few in full, what says the same or comes after them in a line a test."""
+    groups, told = {}, set()
     for item in checker.items:
         failure = checker.results.get(item.nodeid)
         if failure and not failure.missing:
-            by_name.setdefault((item.path.parent.name, checked_names(item)[0]), []).append(
-                (item, failure)
-            )
-    for (project, name), found in by_name.items():
+            key = item.path.parent.name, checked_names(item)[0]
+            groups.setdefault(key, []).append((item, failure))
+    for (project, name), found in groups.items():
         terminal.write_sep("-", f"{name} ({checker.file(project)})")
-        in_full = found if len(found) <= 5 else found[:3]
-        for _, failure in in_full:
-            terminal.write_line(failure.text)
+        room, others = 5 if len(found) <= 5 else 3, {}
+        for item, failure in found:
+            finding = words(failure.text.partition("\n")[2])
+            if room and finding not in told:
+                told.add(finding)
+                room -= 1
+                terminal.write_line(failure.text)
+                terminal.write_line("")
+            else:
+                others.setdefault(item.originalname, []).append(item)
+        for items in others.values():
+            cases = f" ({len(items)} cases)" if len(items) > 1 else ""
+            what = sentence(items[0]).partition(" [")[0] if cases else sentence(items[0])
+            terminal.write_line(f"also wrong: {what}{cases}")
+        if others:
             terminal.write_line("")
-        for item, _ in found[len(in_full) :]:
-            terminal.write_line(f"also wrong: {sentence(item)}")
     missing = [failure.missing for failure in checker.results.values() if failure]
-    for name in dict.fromkeys(filter(None, missing)):
-        terminal.write_line(f"not written yet: {name}", yellow=True)
+    names = ", ".join(dict.fromkeys(filter(None, missing)))
+    if names:
+        for line in textwrap.wrap(f"not written yet: {names}", 90, subsequent_indent="    "):
+            terminal.write_line(line, yellow=True)
 
 
 def tell_summary(terminal, checker: Checker) -> None:
@@ -640,9 +661,13 @@ def tell_summary(terminal, checker: Checker) -> None:
         return
     project = checker.projects[0]
     table: dict[str, list] = {}
+    following = ""
     for item in checker.items:
         if item.nodeid in checker.results:
-            table.setdefault(checked_names(item)[0], []).append(checker.results[item.nodeid])
+            name, failure = checked_names(item)[0], checker.results[item.nodeid]
+            table.setdefault(name, []).append(failure)
+            if failure and not following:
+                following = failure.missing or name
     total, passed = len(checker.results), list(checker.results.values()).count(None)
     terminal.write_sep("-", checker.file(project))
     width = max(map(len, table), default=0)
@@ -651,7 +676,6 @@ def tell_summary(terminal, checker: Checker) -> None:
         if all(failure and failure.missing for failure in results):
             state += "   not written yet"
         terminal.write_line(f"{name:{width}}  {state}")
-    following = next((name for name, results in table.items() if any(results)), None)
     verdict = f"{passed} of {total} pass"
     terminal.write_line(f"{verdict}; next: {following}" if following else verdict, bold=True)
     if checker.hint:

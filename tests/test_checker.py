@@ -1,0 +1,268 @@
+"""The checker and the blank files: what a reader sees in an afternoon of typing."""
+
+import ast
+import importlib.util
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from p01_autograd.break_it import SABOTAGES
+from p01_autograd.sabotage import edited
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECTS = sorted(path.parent.name for path in ROOT.glob("p[0-9][0-9]_*/build.py"))
+ENGINE = (ROOT / "p01_autograd/build.py").read_text(encoding="utf-8")
+
+
+def load_blank():
+    spec = importlib.util.spec_from_file_location("blank", ROOT / "scripts/blank.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+blank = load_blank()
+
+
+@pytest.fixture
+def check(tmp_path, monkeypatch, capsys):
+    """Run `pytest PROJECT --build FILE` in an empty folder: (exit status, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def check(project, file, text=None, *more):
+        if text is not None:
+            Path(file).parent.mkdir(exist_ok=True)
+            Path(file).write_text(text, encoding="utf-8")
+        capsys.readouterr()
+        projects = [str(ROOT / name) for name in project.split()]
+        status = pytest.main(["-p", "no:cacheprovider", *projects, "--build", file, *more])
+        return int(status), *capsys.readouterr()
+
+    return check
+
+
+def engine(*edits):
+    text = ENGINE
+    for old, new in edits:
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    return text
+
+
+# All projects
+
+
+@pytest.mark.parametrize("project", PROJECTS)
+def test_our_own_build_passes_everything(project, check):
+    status, out, err = check(project, str(ROOT / project / "build.py"))
+    assert status == 0 and not err, out[-3000:]
+    last, passed = out.splitlines()[-2:]
+    n, of, total, word = last.split()
+    assert (of, word) == ("of", "pass") and n == total and f"{n} passed" in passed
+
+
+@pytest.mark.parametrize("project", PROJECTS)
+def test_a_blank_file_parses_and_fails_every_check(project, check):
+    text = blank.blank((ROOT / project / "build.py").read_text(encoding="utf-8"), project)
+    for node in ast.walk(ast.parse(text)):
+        assert not (isinstance(node, ast.ImportFrom) and node.level), "a relative import in my/"
+    status, out, _ = check(project, f"my/{project}.py", text)
+    assert status == 1 and "Traceback" not in out
+    assert "\n0 of " in out and "; next: " in out, out[-1500:]
+    assert "not written yet: " in out and " passed" not in out
+
+
+# A run that cannot begin: one line, status not 0
+
+
+@pytest.mark.parametrize(
+    "projects, file, text, says",
+    [
+        ("p01_autograd", "my/x.py", None, "there is no such file; python scripts/blank.py p01_aut"),
+        ("p01_autograd", "no.such.module", None, "there is no such module"),
+        ("p01_autograd", ".", None, "is a folder"),
+        ("p01_autograd", "my/x.py", "def f(:\n", "my/x.py:1 does not parse"),
+        ("p01_autograd", "my/x.py", "\nimport nunpy\n", "x.py:2: it imports nunpy, which is not"),
+        ("p01_autograd", "my/x.py", "1 / 0\n", "my/x.py:1: ZeroDivisionError"),
+        ("p01_autograd", "my/x.py", "exit()\n", "SystemExit"),
+        ("p01_autograd", "my/x.py", "while True: pass\n", "importing it does not finish"),
+        ("p01_autograd", "my/x.py", "x = 1\n", "has none of the names of p01_autograd: Value, top"),
+        ("p01_autograd p03_bpe", "my/x.py", "x = 1\n", "needs one project, 2 selected"),
+    ],
+    ids="missing module folder syntax import error exit loop names two".split(),  # noqa: SIM905
+)
+def test_what_cannot_be_checked_ends_with_one_line(check, projects, file, text, says):
+    status, out, err = check(projects, file, text, "--limit", "1")
+    assert status not in (0, 1) and not out.strip()
+    assert err.strip().count("\n") == 0 and says in err, err
+
+
+# What a reader sees
+
+
+def test_a_file_that_is_half_written(check):
+    text = blank.blank(ENGINE, "p01_autograd")
+    stub = "        raise NotImplementedError\n"
+    text = text.replace(stub, "        self.data, self.grad = data, 0.0\n", 1)
+    status, out, _ = check("p01_autograd", "my/p01_autograd.py", text)
+    assert status == 1
+    assert "checking my/p01_autograd.py (p01_autograd)" in out
+    assert "Value                1 of 1\n" in out
+    assert "Value.__add__        0 of 4   not written yet" in out
+    assert "pass; next: Value.__add__" in out
+    assert "Error" not in out, "a stub is no error"
+
+
+def test_a_name_that_is_not_there_is_not_written_yet(check):
+    text = ENGINE[: ENGINE.index("def topological_order")]
+    _, out, _ = check("p01_autograd", "my/p01_autograd.py", text)
+    assert "topological_order    0 of 8   not written yet" in out
+
+
+def test_a_wrong_answer_is_told_without_pytest(check):
+    text = engine(("return self + -other", "return -self + other"))
+    status, out, _ = check("p01_autograd", "my/p01_autograd.py", text)
+    assert status == 1
+    assert "an operator on two values [-]\n    Value(4.0) - Value(3.0) should be 1.0, but" in out
+    assert "Value.__sub__        1 of 4\n" in out and "; next: Value.__sub__" in out
+    for internal in ("Traceback", "assert ", "test_build.py:", "conftest", "fixture"):
+        assert internal not in out
+    longest = max(len(part.splitlines()) for part in out.split("\n\n")[:-1])
+    assert longest <= 24, "nothing is longer than a screen"
+
+
+def test_an_exception_is_told_with_the_readers_own_line(check):
+    text = engine(("math.tanh(self.data), (self,)", "math.tanhh(self.data), (self,)"))
+    _, out, _ = check("p01_autograd", "my/p01_autograd.py", text)
+    assert "AttributeError: module 'math' has no attribute 'tanhh'" in out
+    assert ", in Value.tanh\n" in out and "math.tanhh(self.data)" in out
+    assert out.count("no attribute 'tanhh'") == 1, "the same error is told once"
+
+
+def test_what_the_readers_code_prints_is_shown_where_it_fails(check):
+    text = engine(("return self * -1", "print('I am', self.data); return self * 1"))
+    _, out, _ = check("p01_autograd", "my/p01_autograd.py", text)
+    assert "your code printed:\n        I am 3.0" in out
+
+
+def test_a_loop_that_never_ends_is_named(check):
+    text = engine(("    while stack:\n", "    while True:\n        stack.append(root)\n"))
+    text = text.replace("stack.append(root)", "continue")
+    status, out, _ = check("p01_autograd", "my/p01_autograd.py", text, "--limit", "0.3")
+    assert status == 1
+    assert "topological_order did not finish within 0.3 s: is there a loop that never ends?" in out
+    assert "not run: 3 checks of topological_order did not finish" in out
+    assert "Value.exp            4 of 4\n" in out, "the others are checked"
+
+
+def test_recursion_without_end_is_named(check):
+    text = engine(("return self + -other", "return self - other"))
+    _, out, _ = check("p01_autograd", "my/p01_autograd.py", text)
+    assert "Value.__sub__ calls itself too deeply (RecursionError)" in out
+
+
+def test_a_file_may_import_its_neighbour_and_a_module_may_be_dotted(check):
+    Path("mine").mkdir()
+    Path("mine/pieces_of_mine.py").write_text("import math\n", encoding="utf-8")
+    text = engine(("import math\n", "from pieces_of_mine import math\n"))
+    status, out, _ = check("p01_autograd", "mine/engine.py", text)
+    assert status == 0 and "checking mine/engine.py (p01_autograd)" in out
+    status, out, _ = check("p01_autograd", "p01_autograd.build")
+    assert status == 0 and "checking p01_autograd.build (p01_autograd)" in out
+
+
+@pytest.mark.parametrize("name", [s.name for s in SABOTAGES if s.module == "build"])
+def test_the_hint_names_the_sabotage_even_in_other_words(check, name):
+    (sabotage,) = [sabotage for sabotage in SABOTAGES if sabotage.name == name]
+    text = edited("p01_autograd", sabotage)[1]
+    reworded = ast.unparse(ast.parse(text)).replace("upstream", "from_above")
+    for case in (text, reworded):
+        _, out, _ = check("p01_autograd", "my/p01_autograd.py", case)
+        says = f"this is what {name} looks like: python -m p01_autograd.break_it {name}"
+        assert says in out.splitlines()
+
+
+def test_no_hint_for_what_is_no_sabotage(check):
+    text = engine(("(1.0, 1.0)", "(1.0, 2.0)"))
+    status, out, _ = check("p01_autograd", "my/p01_autograd.py", text)
+    assert status == 1 and "this is what" not in out
+
+
+# Typing straight into build.py
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """A copy of project 1 to type into; returns a function that runs a command there."""
+    for name in ("conftest.py", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    here = shutil.copytree(ROOT / "p01_autograd", tmp_path / "p01_autograd")
+
+    def run(text, *command):
+        (here / "build.py").write_text(text, encoding="utf-8")
+        done = subprocess.run(
+            [sys.executable, "-m", *command], cwd=tmp_path, capture_output=True, encoding="utf-8"
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    return run
+
+
+def test_typing_into_build_py(clone):
+    unfinished = blank.blank(ENGINE, "p01_autograd")
+    status, out, _ = clone(unfinished, "pytest", "p01_autograd")
+    assert status == 1 and "0 of 113 pass; next: Value" in out.replace("  ", " ") or "0 of " in out
+    (why,) = [line for line in out.splitlines() if "only test_build.py is run" in line]
+    assert "git checkout p01_autograd/build.py" in why
+    assert "Traceback" not in out and "error" not in out.lower()
+
+    in_other_words = ast.unparse(ast.parse(ENGINE))
+    status, out, _ = clone(in_other_words, "pytest", "p01_autograd")
+    assert status == 0 and "only test_build.py is run" in out
+
+    status, out, err = clone(in_other_words, "p01_autograd.break_it", "assigned")
+    assert status == 2 and not out and err.count("\n") == 1
+    assert "git checkout p01_autograd/build.py" in err
+
+    status, out, err = clone("def f(:\n", "pytest", "p01_autograd")
+    assert status not in (0, 1) and "p01_autograd/build.py:1 does not parse" in err
+    assert err.strip().count("\n") == 0
+
+
+# Blank files
+
+
+def test_blank_keeps_what_is_not_to_be_typed():
+    text = blank.blank(
+        '"""Doc."""\n\nfrom .other import thing\n\nLIMIT = 3\n\n\n'
+        "def f(x):\n    '''Says.\n    '''\n    return _help(x)\n\n\n"
+        "def _help(x):\n    return x\n\n\nclass A:\n    size = 2\n\n"
+        "    def g(self): return 1\n    def h(self): return 2\n\n    def _own(self):\n        pass\n",
+        "p09_x",
+    )
+    assert text == (
+        '"""Doc."""\n\nfrom p09_x.other import thing\n\nLIMIT = 3\n\n\n'
+        "def f(x):\n    '''Says.\n    '''\n    raise NotImplementedError\n\n\nclass A:\n    size = 2\n\n"
+        "    def g(self):\n        raise NotImplementedError\n\n"
+        "    def h(self):\n        raise NotImplementedError\n"
+    )
+
+
+def test_blank_never_overwrites(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert blank.main(["p04_attention/"]) == 0
+    assert "pytest p04_attention --build my/p04_attention.py" in capsys.readouterr().out
+    Path("my/p04_attention.py").write_text("mine", encoding="utf-8")
+    assert blank.main(["p04_attention"]) == 2
+    assert Path("my/p04_attention.py").read_text(encoding="utf-8") == "mine"
+    assert "is left alone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("argv", [[], ["p07_moe"], ["p01_autograd", "p02_tensors"]], ids=str)
+def test_blank_says_what_there_is(argv, capsys):
+    assert blank.main(argv) == 2
+    out, err = capsys.readouterr()
+    assert not out and err.count("\n") == 1 and "p01_autograd, p02_tensors" in err
