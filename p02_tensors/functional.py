@@ -22,6 +22,7 @@ def embedding(ids: Tensor, weight: Tensor) -> Tensor:
 
 
 def relu(x: Tensor) -> Tensor:
+    """x where it is positive, else 0."""
     return x.relu()
 
 
@@ -39,26 +40,64 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
 
 def erf(x: Tensor) -> Tensor:
     """The error function; the standard library has it for one number at a time."""
-    values = np.fromiter(map(math.erf, x.reshape(-1).tolist()), x.dtype, x.numel())
-    return Tensor(values.reshape(x.shape))
+    numbers = memoryview(x.double().reshape(-1)._array)
+    return Tensor(np.fromiter(map(math.erf, numbers), x.dtype, x.numel()).reshape(x.shape))
 
 
-def softmax(x: Tensor, dim: int) -> Tensor:
-    return x.softmax(dim)
+def softmax(x: Tensor, dim: int, dtype=None) -> Tensor:
+    """exp(x) / sum(exp(x)) along dim."""
+    return x.softmax(dim, dtype)
 
 
-def log_softmax(x: Tensor, dim: int) -> Tensor:
-    return x.log_softmax(dim)
+def log_softmax(x: Tensor, dim: int, dtype=None) -> Tensor:
+    """The logarithm of softmax along dim."""
+    return x.log_softmax(dim, dtype)
 
 
-def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean nats per target: logits (N, V), targets (N,) int64 -> scalar."""
-    if logits.ndim != 2 or targets.shape != logits.shape[:1]:
+def cross_entropy(
+    logits: Tensor,
+    targets: Tensor,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+) -> Tensor:
+    """Mean nats per target: logits (N, V) or (N, V, ...), targets (N,) or (N, ...) int64 -> scalar.
+
+    Targets equal to ignore_index do not count; a class counts as much as weight (V,) says. Targets
+    of floats, shaped as the logits, are the probabilities that the classes should get. With
+    reduction "sum" the losses are added up, with "none" each target's own is returned.
+    """
+    axis = 1 if logits.ndim > 1 else 0
+    one_each = logits.shape[:axis] + logits.shape[axis + 1 :]
+    soft = targets.dtype.kind == "f"
+    if logits.ndim == 0 or targets.shape != (logits.shape if soft else one_each):
         raise ValueError(
-            f"cross_entropy: logits (N, V) and targets (N,) needed, "
-            f"got {logits.shape} and {targets.shape}"
+            f"cross_entropy: logits (N, V) need targets (N,), got {logits.shape}, {targets.shape}"
         )
-    return -logits.log_softmax(-1)[arange(len(targets)), targets].mean()
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"cross_entropy: reduction is mean, sum or none, not {reduction!r}")
+
+    def rows(x):  # (N, V, ...) -> (N * ..., V)
+        order = [i for i in range(x.ndim) if i != axis]
+        return x.permute(*order, axis).reshape(-1, x.shape[axis])
+
+    scores = rows(logits).log_softmax(-1)
+    n, n_classes = scores.shape
+    weight = build.ones(n_classes, dtype=scores.dtype) if weight is None else weight
+    if soft:
+        nats, total = -(scores * rows(targets) * weight).sum(-1), n
+    else:
+        ids = targets.reshape(-1)
+        counted = ids != ignore_index
+        wrong = ids[counted & ((ids < 0) | (ids >= n_classes))].tolist()
+        if wrong:
+            raise IndexError(f"cross_entropy: target {wrong[0]} is outside of {n_classes} classes")
+        ids = where(counted, ids, 0)
+        weights = where(counted, weight[ids], 0.0)
+        nats, total = where(counted, -scores[arange(n), ids], 0.0) * weights, weights.sum()
+    if reduction == "none":
+        return nats.reshape(one_each)
+    return nats.sum() / total if reduction == "mean" else nats.sum()
 
 
 def layer_norm(x: Tensor, shape, weight=None, bias=None, eps: float = 1e-5) -> Tensor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from p02_tensors.build import no_grad
 
 
@@ -50,8 +48,9 @@ class AdamW:
             m = beta1 * m + (1 - beta1) * grad
             v = beta2 * v + (1 - beta2) * grad * grad
             self.moments[p] = t, m, v
-            m_hat = m / (1 - beta1**t)  # the moments start at zero, which is too small
-            p[...] = p - self.lr * m_hat / (v.sqrt() / math.sqrt(1 - beta2**t) + self.eps)
+            m_hat = m / (1 - beta1**t)  # both start at zero, which is too small
+            v_hat = v / (1 - beta2**t)
+            p[...] = p - self.lr * m_hat / (v_hat.sqrt() + self.eps)
 
     def decay(self, p):
         """Shrink p; returns the gradient that the moments see."""

@@ -1,0 +1,263 @@
+"""Eight ways to break a tensor library, each on a small network that reads handwritten digits.
+
+    python -m p02_tensors.break_it
+
+Images have 64 pixels, the hidden layers 64 units, a batch 64 images: on purpose, since a shape
+that is wrong then fits all the same, and only the numbers can tell.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from functools import cache
+from math import isfinite
+
+import numpy as np
+
+from p01_autograd.figures import BROKEN, HEALTHY, subplots
+from p01_autograd.sabotage import Sabotage, main, sabotaged
+from p02_tensors import build as shipped_build
+from p02_tensors import optim as shipped_optim
+from p02_tensors.digits import digits
+
+N, STEPS, LR = 64, 300, 0.02  # at 0.03 the healthy run ends higher
+TRAINING, TEST = 4096, 1024  # images
+BRIGHTNESS = (1, 3, 10, 30, 100)
+DIRECTIONS = 8  # in which a gradient is measured
+
+
+@dataclass
+class Numbers:
+    """What one training run came to; losses in nats per image."""
+
+    gradient_error: float  # of backward against the measured slope, before the first step
+    early_loss: float  # mean of the first 20 steps
+    last_loss: float  # mean of the last 20 steps
+    accuracy: float  # on images that it has not seen, in batches of 64
+    answers_to_one: int  # how many rows of scores come back for a single image
+    bright_loss: float  # on unseen images a hundred times as bright
+    losses: list
+    by_brightness: list
+
+
+def parameters(build, rng, dtype):
+    """Three matrices and two biases."""
+    sizes = [(N, N), (N,), (N, N), (N,), (N, 10)]
+    scales = [np.sqrt(2 / N) if len(size) == 2 else 0.1 for size in sizes]
+    return [
+        build.tensor(scale * rng.standard_normal(size), dtype, requires_grad=True)
+        for size, scale in zip(sizes, scales)
+    ]
+
+
+def scores(x, w1, b1, w2, b2, w3):
+    """One hidden layer, a second one that adds to it, ten scores: (B, 64) -> (B, 10)."""
+    h = (x @ w1 + b1).relu()
+    h = h + (h @ w2 + b2).relu()
+    return h @ w3
+
+
+def loss(build, x, labels, weights):
+    """Mean cross-entropy in nats."""
+    logp = scores(x, *weights).log_softmax(-1)
+    return -logp[build.arange(len(x)), labels].mean()
+
+
+@cache
+def images(count: int, seed: int):
+    return digits(count, seed)
+
+
+def batches(build, count: int, seed: int, dtype):
+    """Images and labels, 64 at a time."""
+    x, labels = images(count, seed)
+    for i in range(0, count, N):
+        yield build.tensor(x[i : i + N], dtype), build.tensor(labels[i : i + N])
+
+
+def experiment(build=shipped_build, optim=None, seed: int = 1337) -> Numbers:
+    """Train with the given library or optimizer, then ask about images it has not seen."""
+    optim = optimizer_on(build) if optim is None else optim
+    error = gradient_error(build, seed)
+    weights = parameters(build, np.random.default_rng(seed), build.float32)
+    adam = optim.Adam(weights, lr=LR)
+    training = list(batches(build, TRAINING, seed, build.float32))
+    losses = []
+    for step in range(STEPS):
+        batch_loss = loss(build, *training[step % len(training)], weights)
+        adam.zero_grad()
+        batch_loss.backward()
+        adam.step()
+        losses.append(batch_loss.item())
+    right, unseen = [], []
+    with build.no_grad():
+        for x, labels in batches(build, TEST, seed + 1, build.float32):
+            right.append((scores(x, *weights).argmax(-1) == labels).float().mean().item())
+            unseen.append([loss(build, x * times, labels, weights).item() for times in BRIGHTNESS])
+        one = scores(x[:1], *weights)
+    by_brightness = np.mean(unseen, 0).tolist()
+    return Numbers(
+        gradient_error=error,
+        early_loss=float(np.mean(losses[:20])),
+        last_loss=float(np.mean(losses[-20:])),
+        accuracy=float(np.mean(right)),
+        answers_to_one=len(one),
+        bright_loss=by_brightness[-1],
+        losses=losses,
+        by_brightness=by_brightness,
+    )
+
+
+def gradient_error(build, seed: int, step: float = 1e-6) -> float:
+    """How far backward's slopes in random directions are from measured ones, at the worst weight.
+
+    The root mean square of the differences over that of the measured slopes.
+    """
+    rng = np.random.default_rng(seed)
+    weights = parameters(build, rng, build.float64)
+    x, labels = next(batches(build, N, seed, build.float64))
+    loss(build, x, labels, weights).backward()
+    errors = []
+    for i, weight in enumerate(weights):
+        ways = rng.standard_normal((DIRECTIONS, *weight.shape))
+        by_backward = np.array([(weight.grad.numpy() * way).sum() for way in ways])
+        slopes = []
+        for way in ways:
+            there, back = (
+                loss(build, x, labels, [*weights[:i], build.tensor(moved), *weights[i + 1 :]])
+                for moved in (weight.tolist() + step * way, weight.tolist() - step * way)
+            )
+            slopes.append((there - back).item() / (2 * step))
+        errors.append(np.linalg.norm(by_backward - slopes) / np.linalg.norm(slopes))
+    return float(max(errors))
+
+
+def optimizer_on(build):
+    """The optimizers of optim.py, on another library's tensors."""
+    if build is shipped_build:
+        return shipped_optim
+    swap = Sabotage(
+        name=f"on_{build.__name__.rpartition('.')[2]}",
+        old="from p02_tensors.build import no_grad",
+        new=f"from {build.__name__} import no_grad",
+        predict="",
+        symptom=None,
+        caught_by="",
+        module="optim",
+    )
+    return sabotaged("p02_tensors", swap)
+
+
+def overflows_on_bright_images(healthy: Numbers, broken: Numbers) -> bool:
+    """Training ends as it does in the healthy run, give or take rounding; bright images do not."""
+    as_before = broken.last_loss < 2 * healthy.last_loss
+    return as_before and isfinite(healthy.bright_loss) and not isfinite(broken.bright_loss)
+
+
+SABOTAGES = [
+    Sabotage(
+        name="no_unbroadcast",
+        old="(self, lambda g: Tensor(unbroadcast(g._array, self.shape)))",
+        new="(self, lambda g: g)",
+        predict="What was stretched gets a gradient of the stretched shape: a bias one of the "
+        "whole batch's. backward, which compares the two shapes, stops in the first step.",
+        symptom=lambda healthy, broken: "backward: gradient" in broken.error,
+        caught_by="test_expand_agrees_with_torch",
+    ),
+    Sabotage(
+        name="left_aligned",
+        old="return (1,) * (ndim - len(shape)) + tuple(shape)",
+        new="return tuple(shape) + (1,) * (ndim - len(shape))",
+        predict="A bias (64,) becomes a column: it belongs to a place in the batch and no longer "
+        "to a unit. In batches of 64 it trains as well as ever; asked about one image it "
+        "answers 64 times.",
+        symptom=lambda healthy, broken: (
+            broken.answers_to_one == N and broken.last_loss < 2 * healthy.last_loss
+        ),
+        caught_by="test_broadcast_shapes_aligns_right_and_stretches_ones",
+    ),
+    Sabotage(
+        name="no_transpose",
+        old="(b, lambda g: a.transpose(-2, -1) @ g)",
+        new="(b, lambda g: a @ g)",
+        predict="Where all sizes are equal the product without the transpose fits, too: the "
+        "matrices follow slopes of something else, and the loss hardly falls.",
+        symptom=lambda healthy, broken: (
+            broken.gradient_error > 0.5 and broken.last_loss > 5 * healthy.last_loss
+        ),
+        caught_by="test_matmul_by_hand",
+    ),
+    Sabotage(
+        name="sum_not_expanded",
+        old="(x, lambda g: g.reshape(kept).expand(x.shape))",
+        new="(x, lambda g: g.reshape(kept))",
+        predict="The gradient of a sum keeps the shape of the sum: backward stops in the first "
+        "step, as without unbroadcast.",
+        symptom=lambda healthy, broken: "backward: gradient" in broken.error,
+        caught_by="test_sum_by_hand",
+    ),
+    Sabotage(
+        name="added_in_place",
+        old="        out, a, b = elementwise(np.add, *promote(self, other))\n",
+        new="        out, a, b = elementwise(np.add, *promote(self, other))\n"
+        "        a._array[...] = out  # x + y takes the place of x\n",
+        predict="The second layer adds to h what it made of h, and backward then finds the sum "
+        "where it needs h. One matrix of three gets a wrong gradient; the curve looks like any "
+        "other.",
+        symptom=lambda healthy, broken: (
+            broken.gradient_error > 0.1 and broken.last_loss < 2 * healthy.last_loss
+        ),
+        caught_by="test_no_operation_changes_its_input",
+    ),
+    Sabotage(
+        name="no_shift",
+        old="return self - self.detach().max(dim, keepdim=True).values if self.numel() else self",
+        new="return self",
+        predict="exp of a score above 88 is infinite in float32. In training no score comes near; "
+        "on images a hundred times as bright the loss is no longer a number.",
+        symptom=overflows_on_bright_images,
+        caught_by="test_softmax_is_not_changed_by_a_constant",
+    ),
+    Sabotage(
+        name="log_of_softmax",
+        old="return x - x.exp().sum(dim, keepdim=True).log()",
+        new="return x.softmax(dim).log()",
+        predict="A probability below e^-103 is 0 in float32 and its logarithm infinite. Training "
+        "does not meet one; a confident mistake on a bright image costs infinitely much.",
+        symptom=overflows_on_bright_images,
+        caught_by="test_log_softmax_stays_finite_where_softmax_rounds_to_zero",
+    ),
+    Sabotage(
+        name="no_bias_correction",
+        old="            m_hat = m / (1 - beta1**t)  # both start at zero, which is too small\n"
+        "            v_hat = v / (1 - beta2**t)\n",
+        new="            m_hat, v_hat = m, v\n",
+        predict="v needs a thousand steps to grow to its size and m only ten: early steps are up "
+        "to 6.6 times too long. At a learning rate near the limit the loss leaps, and it is still "
+        "higher at the end.",
+        symptom=lambda healthy, broken: (
+            max(broken.losses) > 2 * max(healthy.losses) and broken.last_loss > healthy.last_loss
+        ),
+        caught_by="test_adams_first_step_is_as_long_as_the_learning_rate",
+        module="optim",
+    ),
+]
+
+
+def figure(healthy, broken):
+    """The loss over the steps and over the brightness of unseen images, a line for each seed."""
+    drawing, (left, right) = subplots(1, 2, width=9.6)
+    for runs, colour, name in ((healthy, HEALTHY, "healthy"), (broken, BROKEN, "broken")):
+        for i, run in enumerate(run for run in runs if not hasattr(run, "error")):
+            style = {"color": colour, "alpha": 0.8, "label": name if i == 0 else None}
+            left.plot(run.losses, **style)
+            right.plot(BRIGHTNESS, run.by_brightness, marker="o", **style)
+    left.set(xlabel="step", ylabel="loss, nats per image", ylim=(0, 5))
+    right.set(xlabel="times as bright", xscale="log", yscale="log")
+    left.legend()
+    return drawing
+
+
+if __name__ == "__main__":
+    sys.exit(main("p02_tensors", SABOTAGES, experiment, figure, damage="last_loss"))

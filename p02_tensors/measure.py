@@ -1,0 +1,175 @@
+"""What one node for a whole product saves, and what the import costs: python -m p02_tensors.measure
+
+    matmul    the same product of matrices from single numbers (project 1), as multiply and sum of
+              stretched tensors, and as one node: nodes, memory and time of forward and backward
+    import    seconds that `import p02_tensors` takes in a fresh Python, and NumPy's part of it
+
+What the GPT's training step costs on these tensors: python -m p05_gpt.engine
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import gc
+import operator
+import subprocess
+import sys
+import time
+import tracemalloc
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from p01_autograd.build import Value, topological_order
+from p01_autograd.cli import Parser, at_least, print_anything
+from p02_tensors.build import tensor
+
+SIZES = (4, 8, 16, 32, 64)
+
+
+# matmul
+
+
+def from_numbers(a: np.ndarray, b: np.ndarray):
+    """The sum of all elements of a @ b; every multiplication and every addition is a node."""
+    rows = [[Value(x) for x in row] for row in a.tolist()]
+    columns = [[Value(x) for x in column] for column in b.T.tolist()]
+    add = functools.partial(functools.reduce, operator.add)
+    return add(add(x * y for x, y in zip(row, column)) for row in rows for column in columns)
+
+
+def from_broadcasting(a: np.ndarray, b: np.ndarray):
+    """The same in a few nodes, one of which holds all n * n * n products."""
+    a, b = tensor(a, requires_grad=True), tensor(b, requires_grad=True)
+    return (a.unsqueeze(2) * b.unsqueeze(0)).sum(1).sum()  # (n, n, 1) * (1, n, n) -> (n, n, n)
+
+
+def from_matmul(a: np.ndarray, b: np.ndarray):
+    """The same in one node and the sum."""
+    return (tensor(a, requires_grad=True) @ tensor(b, requires_grad=True)).sum()
+
+
+WAYS = {"numbers": from_numbers, "broadcast": from_broadcasting, "matmul": from_matmul}
+
+
+def seconds(make, a, b, repeats: int) -> float:
+    """The median time of forward and backward."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        make(a, b).backward()
+        times.append(time.perf_counter() - start)
+    return median(times)
+
+
+def peak_bytes(make, a, b) -> int:
+    """The highest point of forward and backward; NumPy reports its buffers to tracemalloc."""
+    gc.collect()
+    tracemalloc.start()
+    make(a, b).backward()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+
+def matmul(args):
+    """One row for each size and way."""
+    found = {name: [] for name in WAYS}
+    print(f"{'n':>4} {'made of':>10} {'nodes':>9} {'memory':>12} {'time':>13}")
+    for n in SIZES:
+        a, b = np.random.default_rng(n).standard_normal((2, n, n))
+        for name, make in WAYS.items():
+            make(a, b).backward()  # warms up
+            nodes, peak = len(topological_order(make(a, b))), peak_bytes(make, a, b)
+            took = seconds(make, a, b, args.repeats)
+            found[name].append((nodes, peak, took))
+            print(f"{n:4} {name:>10} {nodes:9,} {peak / 1e3:9,.1f} kB {1e3 * took:10,.3f} ms")
+    (*_, numbers), (*_, stretched), (*_, one) = found.values()
+    print(
+        f"at n = {SIZES[-1]} single numbers take {numbers[1] / one[1]:,.0f} times the memory of "
+        f"one node and {numbers[2] / one[2]:,.0f} times its time;\n"
+        f"multiply and sum {stretched[1] / one[1]:,.0f} and {stretched[2] / one[2]:,.0f} times"
+    )
+
+    def draw():
+        from p01_autograd.figures import BROKEN, HEALTHY, REFERENCE, subplots
+
+        figure, axes = subplots(1, 2, width=9.6)
+        for ax, which, unit, label in (
+            (axes[0], 1, 1e3, "kB at the peak"),
+            (axes[1], 2, 1e-3, "milliseconds"),
+        ):
+            for (name, rows), colour in zip(found.items(), (REFERENCE, BROKEN, HEALTHY)):
+                ax.plot(SIZES, [row[which] / unit for row in rows], "o-", color=colour, label=name)
+            ax.set(xscale="log", yscale="log", xlabel="n, of n x n matrices", ylabel=label)
+            ax.set_xticks(SIZES, [str(n) for n in SIZES])
+            ax.minorticks_off()
+        axes[0].legend()
+        return figure
+
+    return draw
+
+
+# import
+
+FRESH = """
+import time
+start = time.perf_counter()
+import {module}
+took = time.perf_counter() - start
+import sys
+print(took, "torch" in sys.modules)
+"""
+
+
+def import_time(args) -> None:
+    """The median of several fresh interpreters."""
+    for module in ("numpy", "p02_tensors"):
+        runs = []
+        for _ in range(args.repeats):
+            command = [sys.executable, "-c", FRESH.format(module=module)]
+            runs.append(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        took = median(float(run.split()[0]) for run in runs)
+        loaded = "with" if any("True" in run for run in runs) else "without"
+        print(f"import {module:12} {1e3 * took:6.0f} ms, {loaded} torch")
+
+
+PARTS = {"matmul": matmul, "import": import_time}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    print_anything()
+    parser = Parser(
+        prog="python -m p02_tensors.measure",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help="default: all")
+    parser.add_argument("--all", action="store_true", help="every part, as without a name")
+    parser.add_argument(
+        "--repeats",
+        type=at_least(1),
+        default=5,
+        metavar="N",
+        help="the median is shown; default: %(default)s",
+    )
+    args = parser.parse_args(argv)
+    for name in args.parts:
+        if name not in PARTS:
+            parser.error(f"there is no part {name}; there are {', '.join(PARTS)}")
+    for name in args.parts or PARTS:
+        print(f"\n{name}\n", flush=True)
+        draw = PARTS[name](args)
+        if draw:
+            path = Path("runs/p02_tensors/measure", f"{name}.png")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draw().savefig(path)
+            print(f"figure: {path.as_posix()}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

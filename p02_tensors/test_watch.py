@@ -1,0 +1,60 @@
+"""Whatever the tests ask of the library, no elementwise NumPy call is ever given two shapes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from p01_autograd.sabotage import Sabotage, sabotaged
+from p02_tensors import build
+from p02_tensors.watch import Broadcast, watched
+
+FOLDER = Path(__file__).resolve().parent
+TESTS = ("test_build.py", "test_nn.py", "test_optim.py")
+
+
+def test_the_whole_suite_passes_on_a_numpy_that_refuses_to_broadcast():
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "p02_tensors.watch", "--tb=short"]
+    done = subprocess.run(
+        [*command, *(str(FOLDER / name) for name in TESTS)],
+        cwd=FOLDER.parent,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+
+
+def numpy_broadcasts():
+    """Our library, had it left the stretching of two operands to NumPy."""
+    edit = Sabotage(
+        name="numpy_broadcasts",
+        old="    if len({x.shape for x in operands}) > 1:\n",
+        new="    if False:\n",
+        predict="",
+        symptom=None,
+        caught_by="",
+    )
+    return sabotaged("p02_tensors", edit)
+
+
+LINES = ("x + y", "x * 2", "-x / y", "y**x", "x == y", "x.relu()", "x.masked_fill(y[0] > 0, 0.0)")
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_the_watch_sees_a_library_that_lets_numpy_broadcast(line):
+    def run(module):
+        with watched(module):
+            eval(line, {"x": module.tensor(np.ones((2, 3))), "y": module.tensor(np.ones((2, 1)))})
+
+    run(build)
+    with pytest.raises(Broadcast, match="shapes"):
+        run(numpy_broadcasts())
+
+
+def test_the_watch_ends_with_its_block():
+    with watched(build):
+        assert build.np is not np
+    assert build.np is np
