@@ -12,7 +12,9 @@ import json
 import unicodedata
 import warnings
 from collections import Counter, defaultdict
-from itertools import pairwise
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import regex
@@ -57,73 +59,32 @@ def merge(ids: list[int], pair: Pair, new_id: int) -> list[int]:
     return merged
 
 
-def learn_merges(
-    chunks: dict[bytes, int], vocab_size: int, verbose: bool = False
-) -> dict[Pair, int]:
-    """Merge the most frequent pair again and again until there are `vocab_size` tokens.
+def learn_merges(chunks: Iterable[str], n_merges: int) -> Iterator[tuple[Pair, int]]:
+    """Merge the most frequent pair again and again; yields each pair and how often it occurred.
 
-    `chunks` says how often each piece of the text occurs, in order of first occurrence. Of equally
-    frequent pairs, the one that occurs first is merged. Returns {pair: new id} in training order;
-    it is shorter than asked for, with a warning, when no pair is left.
-
-    Equal chunks are counted once, and a merge touches only the chunks that hold its pair. What is
-    known of a pair can only get worse while others are merged (fewer occurrences, a later first
-    one), so the heap may be out of date: its top is checked and, if it got worse, put back.
+    Of equally frequent pairs, the one that occurs first is merged. Ends early when no pair is left.
+    Every merge reads the whole text: this is the algorithm as the book has it, and minbpe.
     """
-    words, weights = [list(chunk) for chunk in chunks], list(chunks.values())
-    counts: dict[Pair, int] = defaultdict(int)
-    where: dict[Pair, set[int]] = defaultdict(set)  # the words that a pair occurs in
-    for w, word in enumerate(words):
-        for pair in pairwise(word):
-            counts[pair] += weights[w]
-            where[pair].add(w)
+    words = [list(chunk.encode("utf-8")) for chunk in chunks]
+    for new_id in range(256, 256 + n_merges):
+        counts: dict[Pair, int] = {}
+        for ids in words:
+            get_stats(ids, counts)
+        if not counts:
+            return
+        pair = max(counts, key=counts.get)  # the first of the most frequent
+        yield pair, counts[pair]
+        words = [merge(ids, pair, new_id) for ids in words]
 
-    lengths = [1] * 256  # of each token, in bytes
 
-    def key(pair: Pair) -> tuple[int, int, int, Pair]:
-        first = min(where[pair])
-        offset = 0
-        for at in pairwise(words[first]):
-            if at == pair:
-                break
-            offset += lengths[at[0]]
-        return -counts[pair], first, offset, pair
-
-    heap = [key(pair) for pair in counts]
-    heapq.heapify(heap)
-    merges: dict[Pair, int] = {}
-    while len(lengths) < vocab_size and heap:
-        claimed = heapq.heappop(heap)
-        pair = claimed[3]
-        if not where[pair]:
-            continue
-        if (now := key(pair)) != claimed:
-            heapq.heappush(heap, now)
-            continue
-        new_id = len(lengths)
-        if verbose:
-            print(f"merge {len(merges) + 1}: {pair} -> {new_id}, {counts[pair]} occurrences")
-        lengths.append(lengths[pair[0]] + lengths[pair[1]])
-        merges[pair] = new_id
-        changed = set()
-        for w in list(where[pair]):
-            before, words[w] = words[w], merge(words[w], pair, new_id)
-            for old in pairwise(before):
-                counts[old] -= weights[w]
-                where[old].discard(w)
-            for new in pairwise(words[w]):
-                counts[new] += weights[w]
-                where[new].add(w)
-                if new_id in new:
-                    changed.add(new)
-        for new in changed:
-            heapq.heappush(heap, key(new))
-    if len(lengths) < vocab_size:
-        warnings.warn(
-            f"no pair is left to merge: the vocabulary has {len(lengths)} tokens, not {vocab_size}",
-            stacklevel=3,
-        )
-    return merges
+def apply_merges(ids: list[int], merges: dict[Pair, int]) -> list[int]:
+    """Merge what was merged first in training, again and again, until nothing can be merged."""
+    while len(ids) > 1:
+        pair = min(pairwise(ids), key=lambda pair: merges.get(pair, float("inf")))
+        if pair not in merges:
+            break
+        ids = merge(ids, pair, merges[pair])
+    return ids
 
 
 class BasicTokenizer:
@@ -148,45 +109,42 @@ class BasicTokenizer:
         for token, special_id in self.special_tokens.items():
             self.vocab[special_id] = token.encode("utf-8")
 
-    def split(self, text: str) -> list[str]:
-        """The pieces of the text that are encoded by themselves: here, the text."""
-        return [text] if text else []
+    def chunks(self, texts: Iterable[str]) -> Iterator[str]:
+        """The pieces that are encoded by themselves: here one, all texts joined."""
+        yield "".join(texts)
 
-    def train(self, text: str, vocab_size: int, verbose: bool = False) -> None:
-        """Learn vocab_size - 256 merges from the text, forgetting any earlier ones.
+    def train(self, text: str | Iterable[str], vocab_size: int, verbose: bool = False) -> None:
+        """Learn vocab_size - 256 merges from a text, or from pieces of one, in place of old merges.
 
         Raises ValueError for a vocab_size under 256; warns when no pair is left to merge.
         """
         if vocab_size < 256:
             raise ValueError(f"vocab_size {vocab_size} is too small: the bytes alone take 256")
-        chunks = Counter(chunk.encode("utf-8") for chunk in self.split(text))
-        self.byte_ids = list(range(256))
-        self.merges = learn_merges(chunks, vocab_size, verbose)
-        self.special_tokens = {}
+        for token, special_id in self.special_tokens.items():
+            if special_id < vocab_size:
+                raise ValueError(f"the id {special_id} of {token!r} would be taken by training")
+        chunks = self.chunks([text] if isinstance(text, str) else text)
+        self.merges, self.byte_ids = {}, list(range(256))
+        for pair, count in learn_merges_quickly(chunks, vocab_size - 256):
+            self.merges[pair] = new_id = 256 + len(self.merges)
+            if verbose:
+                print(f"merge {new_id - 255}: {pair} -> {new_id}, {count} occurrences")
         self._build_vocab()
+        if len(self.merges) < vocab_size - 256:
+            warnings.warn(
+                f"no pair is left to merge: {256 + len(self.merges)} tokens, not {vocab_size}",
+                stacklevel=2,
+            )
 
     def register_special_tokens(self, special_tokens: dict[str, int]) -> None:
         """Give strings such as <|endoftext|> ids of their own; they are never merged or split."""
+        taken = {*self.byte_ids, *self.merges.values()}
+        for token, special_id in special_tokens.items():
+            if not token or special_id in taken:
+                raise ValueError(f"{token!r} cannot be {special_id}: no text, or the id is taken")
+            taken.add(special_id)
         self.special_tokens = dict(special_tokens)
         self._build_vocab()
-
-    def _encode_chunk(self, chunk: bytes) -> list[int]:
-        """Merge what was merged first in training, until nothing in the chunk can be merged."""
-        ids = [self.byte_ids[byte] for byte in chunk]
-        while len(ids) > 1:
-            pair = min(pairwise(ids), key=lambda pair: self.merges.get(pair, float("inf")))
-            if pair not in self.merges:
-                break
-            ids = merge(ids, pair, self.merges[pair])
-        return ids
-
-    def _encode_ordinary(self, text: str) -> list[int]:
-        ids, known = [], {}  # most chunks come again: encode each once
-        for chunk in self.split(text):
-            if chunk not in known:
-                known[chunk] = self._encode_chunk(chunk.encode("utf-8"))
-            ids.extend(known[chunk])
-        return ids
 
     def encode(self, text: str, allowed_special: str | set[str] = "none_raise") -> list[int]:
         """The ids of a text. Special tokens in it count as such where they are allowed.
@@ -195,46 +153,73 @@ class BasicTokenizer:
         "none_raise". With a set and with "none_raise", a special token that stands in the text
         and is not allowed raises ValueError: text from outside must not smuggle in control tokens.
         """
-        specials = self.special_tokens
-        if allowed_special == "all":
-            allowed = set(specials)
-        elif allowed_special in ("none", "none_raise"):
-            allowed = set()
-        elif isinstance(allowed_special, str):
-            raise ValueError(
-                f"allowed_special is 'all', 'none', 'none_raise' or a set, not {allowed_special!r}"
-            )
+        return list(self.encode_iterable([text], allowed_special))
+
+    def encode_iterable(
+        self, texts: Iterable[str], allowed_special: str | set[str] = "none_raise"
+    ) -> Iterator[int]:
+        """The ids of texts that follow each other, such as the lines of a file, one by one.
+
+        They are those of the texts joined, except that a special token cut in two is plain text.
+        With RegexTokenizer, no more than a text and what `chunks` holds back is in memory.
+        """
+        specials = set(self.special_tokens)
+        if isinstance(allowed_special, str):
+            if allowed_special not in ("all", "none", "none_raise"):
+                raise ValueError(
+                    "allowed_special is 'all', 'none', 'none_raise' or a set, "
+                    f"not {allowed_special!r}"
+                )
+            allowed = specials if allowed_special == "all" else set()
         else:
-            allowed = set(allowed_special) & set(specials)
-        forbidden = set() if allowed_special == "none" else set(specials) - allowed
+            allowed = specials & set(allowed_special)
+        forbidden = set() if allowed_special == "none" else specials - allowed
+        parts = (part for text in texts for part in self._parts(text, allowed, forbidden))
+        encode_chunk = lru_cache(100_000)(self._encode_chunk)  # most chunks come again
+        for special, group in groupby(parts, key=lambda part: isinstance(part, int)):
+            if special:
+                yield from group
+            else:
+                for chunk in self.chunks(group):
+                    yield from encode_chunk(chunk)
+
+    def _parts(self, text: str, allowed: set[str], forbidden: set[str]) -> Iterator[str | int]:
+        """The text, cut at allowed special tokens, with their ids between the parts."""
         if forbidden and (found := any_of(forbidden).search(text)):
             raise ValueError(
                 f"the text holds the special token {found[0]!r} at position {found.start()}; allow "
                 'it with allowed_special, or encode it as plain text with allowed_special="none"'
             )
-        if not allowed:
-            return self._encode_ordinary(text)
-        ids, start = [], 0
-        for found in any_of(allowed).finditer(text):
-            ids += self._encode_ordinary(text[start : found.start()])
-            ids.append(specials[found[0]])
+        start = 0
+        for found in any_of(allowed).finditer(text) if allowed else ():
+            yield text[start : found.start()]
+            yield self.special_tokens[found[0]]
             start = found.end()
-        return ids + self._encode_ordinary(text[start:])
+        yield text[start:]
 
-    def decode(self, ids: list[int]) -> str:
+    def _encode_chunk(self, chunk: str) -> list[int]:
+        ids = [self.byte_ids[byte] for byte in chunk.encode("utf-8")]
+        return apply_merges_quickly(ids, self.merges)
+
+    def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; bytes that are not valid UTF-8 become U+FFFD.
 
         Raises ValueError for an id outside the vocabulary.
         """
-        for i in ids:
-            if i not in self.vocab:
-                raise ValueError(f"id {i} is not in the vocabulary of {len(self.vocab)} tokens")
-        return b"".join(self.vocab[i] for i in ids).decode("utf-8", errors="replace")
+        try:
+            text = b"".join([self.vocab[i] for i in ids])
+        except KeyError as error:
+            raise ValueError(
+                f"id {error.args[0]} is not in the vocabulary of {len(self.vocab)} tokens"
+            ) from None
+        return text.decode("utf-8", errors="replace")
 
     def save(self, prefix: str) -> None:
         """Write prefix.model, which load reads, and prefix.vocab, for people; minbpe's format."""
         if self.byte_ids != list(range(256)):
             raise ValueError("minbpe's format has no place for GPT-2's order of the bytes")
+        if "\n" in "".join([self.pattern, *self.special_tokens]):
+            raise ValueError("minbpe's format has no place for a newline in a pattern or a special")
         lines = ["minbpe v1", self.pattern, str(len(self.special_tokens))]
         lines += [f"{token} {i}" for token, i in self.special_tokens.items()]
         lines += [f"{left} {right}" for left, right in self.merges]
@@ -252,7 +237,7 @@ class BasicTokenizer:
         """Read a .model file; its pattern, special tokens and merges replace this one's."""
         if not str(path).endswith(".model"):
             raise ValueError(f"{path} is not a .model file")
-        lines = Path(path).read_bytes().decode("utf-8").split("\n")
+        lines = Path(path).read_bytes().decode("utf-8").replace("\r\n", "\n").split("\n")
         if lines[0] != "minbpe v1":
             raise ValueError(f"{path} is not in minbpe's format: its first line is {lines[0]!r}")
         try:
@@ -265,13 +250,15 @@ class BasicTokenizer:
             for line in lines[3 + n_special :]:
                 if line:
                     left, right = map(int, line.split())
+                    known = range(256 + len(merges))
+                    if left not in known or right not in known or (left, right) in merges:
+                        raise ValueError
                     merges[left, right] = 256 + len(merges)
         except (ValueError, IndexError):
             raise ValueError(f"{path} is damaged: a line of it is not in minbpe's format") from None
         self._use_pattern(lines[1])
-        self.byte_ids = list(range(256))
-        self.merges, self.special_tokens = merges, specials
-        self._build_vocab()
+        self.byte_ids, self.merges = list(range(256)), merges
+        self.register_special_tokens(specials)
 
     def _use_pattern(self, pattern: str) -> None:
         if pattern:
@@ -279,7 +266,8 @@ class BasicTokenizer:
 
     def to_tiktoken(self, name: str) -> tiktoken.Encoding:
         """The same tokenizer as a tiktoken.Encoding, which encodes many times as fast."""
-        ranks = {token: i for i, token in self.vocab.items() if i not in self._special_ids()}
+        specials = set(self.special_tokens.values())
+        ranks = {token: i for i, token in self.vocab.items() if i not in specials}
         if len(ranks) < 256 + len(self.merges):
             raise ValueError("two merges give the same bytes, which tiktoken cannot express")
         return tiktoken.Encoding(
@@ -288,9 +276,6 @@ class BasicTokenizer:
             mergeable_ranks=ranks,
             special_tokens=self.special_tokens,
         )
-
-    def _special_ids(self) -> set[int]:
-        return set(self.special_tokens.values())
 
 
 class RegexTokenizer(BasicTokenizer):
@@ -301,8 +286,13 @@ class RegexTokenizer(BasicTokenizer):
         super().__init__()
 
     def _use_pattern(self, pattern: str) -> None:
+        if not pattern:
+            raise ValueError("there is no split pattern: that is BasicTokenizer")
+        try:
+            self._compiled = regex.compile(pattern)
+        except regex.error as error:
+            raise ValueError(f"the split pattern {pattern!r} is wrong: {error}") from None
         self.pattern = pattern
-        self._compiled = regex.compile(pattern)
 
     def split(self, text: str) -> list[str]:
         """The pieces of the text that are encoded by themselves.
@@ -311,6 +301,19 @@ class RegexTokenizer(BasicTokenizer):
         ['we', "'re", ' ', ' here']
         """
         return [found[0] for found in self._compiled.finditer(text)]
+
+    def chunks(self, texts: Iterable[str]) -> Iterator[str]:
+        """The pieces of the texts joined; the last two are held back until more text has come.
+
+        What follows may change them ("'l" and "l" are one piece, spaces before a word are two) but,
+        with patterns like GPT-2's and GPT-4's, nothing before them.
+        """
+        held: list[str] = []
+        for text in texts:
+            held = self.split("".join([*held, text]))
+            yield from held[:-2]
+            held = held[-2:]
+        yield from held
 
     @classmethod
     def from_tiktoken(cls, encoding: tiktoken.Encoding) -> RegexTokenizer:
@@ -321,17 +324,21 @@ class RegexTokenizer(BasicTokenizer):
         """
         tokenizer = cls(encoding._pat_str)
         ranks = encoding._mergeable_ranks
+        if any(bytes([byte]) not in ranks for byte in range(256)):
+            raise ValueError(f"{encoding.name} does not know all 256 bytes")
         tokenizer.byte_ids = [ranks[bytes([byte])] for byte in range(256)]
-        tokenizer.merges = {}
         for token, rank in sorted(ranks.items(), key=lambda item: item[1]):
             if len(token) > 1:
-                left, right = tokenizer._encode_chunk(token)
-                tokenizer.merges[left, right] = rank
+                ids = [tokenizer.byte_ids[byte] for byte in token]
+                pair = tuple(apply_merges_quickly(ids, tokenizer.merges))
+                if len(pair) != 2:
+                    raise ValueError(f"{token!r} of {encoding.name} is not made of two tokens")
+                tokenizer.merges[pair] = rank
         tokenizer.register_special_tokens(encoding._special_tokens)
         return tokenizer
 
 
-def any_of(specials: set[str]) -> regex.Pattern:
+def any_of(specials: Iterable[str]) -> regex.Pattern:
     """A pattern that finds special tokens, the longest first where several begin."""
     return regex.compile(
         "|".join(regex.escape(token) for token in sorted(specials, key=len, reverse=True))
@@ -391,3 +398,80 @@ class CharTokenizer:
         except (ValueError, KeyError, TypeError):
             raise ValueError(f"{path} does not hold the characters of a CharTokenizer") from None
         self._use(characters)
+
+
+# The same, quickly. Both give what the plain forms above give, merge for merge. Tokens stay at the
+# place of their first byte and know their neighbours, so that a merge reads the places of its pair
+# and no others. None stands before, between and after the chunks, and where a token was swallowed.
+
+
+def learn_merges_quickly(chunks: Iterable[str], n_merges: int) -> Iterator[tuple[Pair, int]]:
+    """learn_merges; equal chunks are stored once, with how often they occur.
+
+    A heap holds (-count, first place, pair). While others are merged, a pair loses places and never
+    gains one, so an entry can only be too good: the top is counted again until it is right.
+    """
+    ids, weights = [None], [0]
+    for chunk, count in Counter(chunks).items():
+        ids += [*chunk.encode("utf-8"), None]
+        weights += [count] * (len(ids) - len(weights))
+    places = list(range(len(ids)))
+    before, after = [0, *places], places[1:]
+    where: dict[Pair, list[int]] = {}  # the places of the left half, in order
+    heap: list[tuple[int, int, Pair]] = []
+
+    def entry(pair: Pair) -> tuple[int, int, Pair]:
+        left, right = pair
+        still = [i for i in where[pair] if ids[i] == left and ids[after[i]] == right]
+        where[pair] = still
+        return -sum(map(weights.__getitem__, still)), still[0] if still else 0, pair
+
+    found = defaultdict(list)  # the places of new pairs
+    for i, pair in zip(places, pairwise(ids)):
+        found[pair].append(i)
+    for new_id in range(256, 256 + n_merges):
+        for pair in found:
+            if None not in pair:
+                where[pair] = found[pair]
+                heapq.heappush(heap, entry(pair))
+        while heap and heap[0] != (now := entry(heap[0][2])):
+            heapq.heapreplace(heap, now)
+        if not heap or heap[0][0] == 0:
+            return
+        count, _, (left, right) = heapq.heappop(heap)
+        yield (left, right), -count
+        found = defaultdict(list)
+        for i in where.pop((left, right)):
+            j = after[i]
+            if ids[i] == left and ids[j] == right:  # "aaa" holds the pair twice, merges it once
+                h, k = before[i], after[j]
+                ids[i], ids[j] = new_id, None
+                after[i], before[k] = k, i
+                found[ids[h], new_id].append(h)
+                found[new_id, ids[k]].append(i)
+
+
+def apply_merges_quickly(ids: list[int], merges: dict[Pair, int]) -> list[int]:
+    """apply_merges; the places of each merge are collected, and merges done in their order."""
+    ids = [None, *ids, None]
+    before, after = list(range(-1, len(ids) - 1)), list(range(1, len(ids) + 1))
+    where = defaultdict(list)  # the places where each new id can be made, in order
+    for i, pair in enumerate(pairwise(ids)):
+        if pair in merges:
+            where[merges[pair]].append(i)
+    waiting = list(where)
+    heapq.heapify(waiting)
+    while waiting:
+        new_id = heapq.heappop(waiting)
+        for i in where[new_id]:
+            j = after[i]
+            if merges.get((ids[i], ids[j])) == new_id:
+                h, k = before[i], after[j]
+                ids[i], ids[j] = new_id, None
+                after[i], before[k] = k, i
+                for place, pair in (h, (ids[h], new_id)), (i, (new_id, ids[k])):
+                    if (later := merges.get(pair)) is not None:
+                        if later not in where:
+                            heapq.heappush(waiting, later)
+                        where[later].append(place)
+    return [token for token in ids if token is not None]

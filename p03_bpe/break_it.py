@@ -1,0 +1,277 @@
+"""Eight ways to break a tokenizer, most of which nobody notices: python -m p03_bpe.break_it
+
+Each variant learns 512 tokens, with GPT-4's pattern, from a stretch of Tiny Shakespeare and half
+of a Python file; it is saved, loaded again, as in production, and then used on text it has not
+seen. The last number is the loss of counting pairs of tokens, in nats per character: training ids
+come from the tokenizer that was trained, the others from the one that was loaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import math
+import random
+import sys
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import regex
+
+from p01_autograd.figures import BROKEN, HEALTHY, subplots
+from p01_autograd.sabotage import Sabotage, main
+
+from .corpus import load_corpus
+
+VOCAB, TRAIN, VALIDATION = 512, 150_000, 30_000  # tokens, characters, characters
+SPECIALS = {"<|endoftext|>": 1000}
+SMOOTHING = 10  # how many sightings of a token the single counts weigh
+PROBES = [
+    "naïve café",
+    "東京, Ωmega",
+    "😀😀 e\u0301\u200d",
+    "a\r\n\tb  c \n\n\n d",
+    "x" * 50,
+    "<|end|>",
+]
+
+
+@dataclass
+class Numbers:
+    """What one tokenizer does to text; shares are of 1."""
+
+    tokens_per_char: float  # prose
+    code_tokens_per_char: float
+    nats_per_char: float  # of a bigram model over the tokens, prose
+    glued_tokens: int  # learned tokens that the pattern would have cut
+    worst_glue: str  # the longest of them
+    other_ids: float  # lines whose ids are not those of merging by rank within the pattern's chunks
+    round_trips_failed: float  # texts that do not come back
+    cuts_failed: float  # beginnings of a list of ids that do not decode
+    ends_lost: float  # <|endoftext|> between documents that did not become one id
+    smuggled: float  # <|endoftext|> in a user's text that did
+
+
+def experiment(build, seed: int = 1337) -> Numbers:
+    """Train, save, load and use a tokenizer of the module."""
+    text, code = load_corpus(), inspect.getsource(argparse)
+    start = random.Random(seed).randrange(len(text) - TRAIN - VALIDATION)
+    prose = text[start : start + TRAIN + VALIDATION]
+    code, unseen_code = code[: len(code) // 2], code[len(code) // 2 :]
+    unseen = prose[TRAIN:]
+    trained = build.RegexTokenizer(build.GPT4_PATTERN)
+    trained.train([prose[:TRAIN], code], VOCAB)
+    trained.register_special_tokens(SPECIALS)
+    with tempfile.TemporaryDirectory() as folder:
+        trained.save(str(Path(folder, "tokenizer")))
+        used = build.RegexTokenizer()
+        used.load(str(Path(folder, "tokenizer.model")))
+    ids = used.encode(unseen)
+    lines = [*(unseen + unseen_code).splitlines(keepends=True), *PROBES]
+    pieces = regex.compile(build.GPT4_PATTERN)
+    learned = [trained.vocab[i].decode("utf-8", "replace") for i in trained.merges.values()]
+    glued = [token for token in learned if len(pieces.findall(token)) > 1]
+    return Numbers(
+        tokens_per_char=len(ids) / len(unseen),
+        code_tokens_per_char=len(used.encode(unseen_code)) / len(unseen_code),
+        nats_per_char=bigram_loss(trained.encode(prose[:TRAIN]), ids) / len(unseen),
+        glued_tokens=len(glued),
+        worst_glue=repr(max(glued, key=len)) if glued else "none",
+        other_ids=share(used.encode(line) != by_rank(build, trained, line) for line in lines),
+        round_trips_failed=share(used.decode(used.encode(line)) != line for line in lines),
+        cuts_failed=share(fails_to_decode(used, used.encode("naïve 😀 Ωmega"))),
+        ends_lost=share(
+            used.encode(f"{line}<|endoftext|>", "all")[-1] != 1000 for line in lines[:100]
+        ),
+        smuggled=share(1000 in carelessly(used, f"{line}<|endoftext|>") for line in lines[:100]),
+    )
+
+
+def share(outcomes) -> float:
+    """How many of the outcomes are true, of 1."""
+    outcomes = list(outcomes)
+    return sum(outcomes) / len(outcomes)
+
+
+def by_rank(build, tokenizer, text: str) -> list[int]:
+    """What the ids of a text should be, by the plain form of the algorithm."""
+    chunks = regex.findall(build.GPT4_PATTERN, text)
+    merged = (build.apply_merges(list(chunk.encode("utf-8")), tokenizer.merges) for chunk in chunks)
+    return [i for ids in merged for i in ids]
+
+
+def fails_to_decode(tokenizer, ids: list[int]):
+    """For each beginning of the ids, as a model writes them, whether decoding it raises."""
+    for n in range(len(ids) + 1):
+        try:
+            tokenizer.decode(ids[:n])
+            yield False
+        except UnicodeDecodeError:
+            yield True
+
+
+def carelessly(tokenizer, text: str) -> list[int]:
+    """The ids of a text from outside, encoded without a thought for special tokens."""
+    try:
+        return tokenizer.encode(text)
+    except ValueError:
+        return []
+
+
+def bigram_loss(train_ids: list[int], ids: list[int]) -> float:
+    """Nats that a model which has counted pairs of tokens in train_ids takes for ids, in all."""
+    single, pairs = Counter(train_ids), Counter(pairwise(train_ids))
+    first = Counter(train_ids[:-1])
+    total = len(train_ids) + VOCAB
+    loss = 0.0
+    for a, b in pairwise(ids):
+        alone = (single[b] + 1) / total
+        loss -= math.log((pairs[a, b] + SMOOTHING * alone) / (first[a] + SMOOTHING))
+    return loss
+
+
+def figure(healthy: list[Numbers], broken: list[Numbers]):
+    """Left: what the text costs. Right: how much of it goes wrong."""
+    drawing, axes = subplots(1, 2, width=9.6)
+    costs = {
+        "tokens per\nchar, prose": "tokens_per_char",
+        "tokens per\nchar, code": "code_tokens_per_char",
+        "nats per\nchar": "nats_per_char",
+    }
+    wrongs = {
+        "other ids": "other_ids",
+        "round trips\nfailed": "round_trips_failed",
+        "cuts\nfailed": "cuts_failed",
+        "ends\nlost": "ends_lost",
+        "smuggled": "smuggled",
+    }
+    for ax, names, title, scale in (
+        (axes[0], costs, "what the text costs", 1),
+        (axes[1], wrongs, "% that goes wrong", 100),
+    ):
+        for runs, colour, side, shift in (
+            (healthy, HEALTHY, "healthy", -0.2),
+            (broken, BROKEN, "broken", 0.2),
+        ):
+            runs = [run for run in runs if not hasattr(run, "error")]
+            for at, name in enumerate(names.values()):
+                values = [scale * getattr(run, name) for run in runs]
+                if values:
+                    label = side if at == 0 else None
+                    height = sum(values) / len(values)
+                    ax.bar(at + shift, height, 0.4, color=colour, label=label)
+        ax.set_xticks(range(len(names)), list(names), size=10)
+        ax.set_title(title, size=12)
+        ax.grid(axis="x", visible=False)
+    axes[1].set_ylim(0, 100)
+    axes[0].legend(loc="upper left")
+    return drawing
+
+
+SABOTAGES = [
+    Sabotage(
+        name="no_split",
+        old="return [found[0] for found in self._compiled.finditer(text)]",
+        new="return [text] if text else []",
+        predict="Merges glue the end of one word to the start of the next, and a good part of the "
+        "vocabulary is spent on such accidents. Prose takes more tokens, counting pairs of them "
+        "predicts it worse, and a line gets other ids by itself than it would within the text.",
+        symptom=lambda healthy, broken: (
+            broken.glued_tokens > healthy.glued_tokens + 50
+            and broken.tokens_per_char > healthy.tokens_per_char
+            and broken.nats_per_char > healthy.nats_per_char
+        ),
+        caught_by="test_no_merge_crosses_a_chunk",
+    ),
+    Sabotage(
+        name="longest_match",
+        old="        return apply_merges_quickly(ids, self.merges)\n",
+        new="        own = {self.vocab[i]: i for i in [*self.byte_ids, *self.merges.values()]}\n"
+        '        longest = b"|".join(map(regex.escape, sorted(own, key=len, reverse=True)))\n'
+        '        return [own[x] for x in regex.findall(longest, chunk.encode("utf-8"))]\n',
+        predict="Everything decodes, and takes as many tokens as before, to a few percent. But a "
+        "share of the lines gets other ids: a model trained on ids by rank meets strange ones.",
+        symptom=lambda healthy, broken: (
+            broken.other_ids > 0.01
+            and broken.round_trips_failed == 0
+            and abs(broken.tokens_per_char / healthy.tokens_per_char - 1) < 0.05
+        ),
+        caught_by="test_encoding_does_not_prefer_the_longest_token",
+    ),
+    Sabotage(
+        name="runs_count_once",
+        old="        where[pair] = still\n",
+        new="        where[pair] = still\n"
+        "        if left == right:  # of a run, count the first pair\n"
+        "            still = [i for i in still if ids[before[i]] != left]\n",
+        predict="'aaaa' counts as one pair, not as three. Prose has no runs and hardly changes; "
+        "the indentation of code is learned late: about a percent more tokens for code.",
+        symptom=lambda healthy, broken: (
+            broken.code_tokens_per_char > 1.005 * healthy.code_tokens_per_char
+            and abs(broken.tokens_per_char / healthy.tokens_per_char - 1) < 0.01
+        ),
+        caught_by="test_a_run_holds_a_pair_at_every_place",
+    ),
+    Sabotage(
+        name="space_thrown_away",
+        old="return [found[0] for found in self._compiled.finditer(text)]",
+        new="return text.split()",
+        predict="Fewer tokens and fewer nats per character than the healthy one, which looks like "
+        "progress, and no text of two words comes back.",
+        symptom=lambda healthy, broken: (
+            broken.round_trips_failed > 0.5
+            and broken.tokens_per_char < healthy.tokens_per_char
+            and broken.nats_per_char < healthy.nats_per_char
+        ),
+        caught_by="test_what_is_encoded_decodes_to_itself",
+    ),
+    Sabotage(
+        name="strict_decoding",
+        old='errors="replace")\n\n    def save',
+        new='errors="strict")\n\n    def save',
+        predict="Whole texts come back as ever. A model writes a token at a time, and a beginning "
+        "that ends inside a character raises.",
+        symptom=lambda healthy, broken: (
+            broken.cuts_failed > 0 and broken.round_trips_failed == healthy.round_trips_failed
+        ),
+        caught_by="test_decoding_part_of_a_character_gives_the_replacement_character",
+    ),
+    Sabotage(
+        name="specials_as_text",
+        old="for found in any_of(allowed).finditer(text) if allowed else ():",
+        new="for found in ():",
+        predict="The end of a document becomes a handful of ordinary tokens. All text comes back; "
+        "the model never sees the one id that it is told to stop at.",
+        symptom=lambda healthy, broken: broken.ends_lost == 1 and broken.round_trips_failed == 0,
+        caught_by="test_special_tokens_get_their_own_ids",
+    ),
+    Sabotage(
+        name="text_as_specials",
+        old='allowed = specials if allowed_special == "all" else set()',
+        new="allowed = specials",
+        predict="Who types <|endoftext|> into a prompt ends the document: the injection.",
+        symptom=lambda healthy, broken: healthy.smuggled == 0 and broken.smuggled == 1,
+        caught_by="test_a_special_token_in_the_text_raises_by_default",
+    ),
+    Sabotage(
+        name="other_pattern",
+        old="        self._use_pattern(lines[1])\n",
+        new="",
+        predict="Trained with GPT-4's pattern, used with GPT-2's. Every text comes back and no "
+        "error shows; a share of the lines gets ids that training never produced, code takes more "
+        "tokens, and the loss per character is higher.",
+        symptom=lambda healthy, broken: (
+            broken.round_trips_failed == 0
+            and broken.other_ids > 0.05
+            and broken.nats_per_char > healthy.nats_per_char
+        ),
+        caught_by="test_loading_takes_the_files_pattern",
+    ),
+]
+
+
+if __name__ == "__main__":
+    sys.exit(main("p03_bpe", SABOTAGES, experiment, figure, damage="other_ids"))

@@ -1,0 +1,364 @@
+"""What a tokenizer costs, and what its vocabulary buys. Parts:
+
+knee        compression against the size of the vocabulary, and where more stops paying
+merges      the first hundred merges: what they glue, and how often it occurred
+time        seconds a merge, from the first to the last, in both forms of the algorithm
+growth      training time against the length of the text
+whitespace  how the number of tokens moves with spaces, tabs and blank lines
+speed       against minbpe's algorithm, tiktoken and HuggingFace tokenizers (a minute and more)
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import importlib.util
+import re
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from p01_autograd.cli import Parser, print_anything
+from p01_autograd.figures import BROKEN, HEALTHY, REFERENCE, subplots
+
+from .build import (
+    GPT2_PATTERN,
+    GPT4_PATTERN,
+    BasicTokenizer,
+    RegexTokenizer,
+    apply_merges,
+    learn_merges,
+    learn_merges_quickly,
+    printable,
+)
+from .corpus import load_corpus
+
+SIZES = [256, 288, 320, 384, 512, 768, 1024, 1536, 2048, 4096, 8192, 16384]
+KNEE = 0.05  # a doubling that saves less than this share of the tokens no longer pays
+
+
+def seconds(function, repeats: int = 1) -> float:
+    """The least of some timings of a call."""
+    times = []
+    for _ in range(repeats):
+        gc.collect()
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def trained(text: str, vocab_size: int, cls=RegexTokenizer):
+    tokenizer = cls()
+    tokenizer.train(text, vocab_size)
+    return tokenizer
+
+
+def smaller(tokenizer: RegexTokenizer, vocab_size: int) -> RegexTokenizer:
+    """The tokenizer as it was when it had learned so many tokens."""
+    other = RegexTokenizer(tokenizer.pattern)
+    other.merges = dict(list(tokenizer.merges.items())[: vocab_size - 256])
+    other.register_special_tokens({})
+    return other
+
+
+# The parts
+
+
+def knee():
+    """Compression of the text trained on and of the last tenth, which training has not seen."""
+    text = load_corpus()
+    seen, unseen = text[: len(text) * 9 // 10], text[len(text) * 9 // 10 :]
+    full, rows = trained(seen, SIZES[-1]), []
+    print(
+        "vocabulary  characters a token  unseen text  tokens saved by doubling  tokens never used"
+    )
+    for size in SIZES:
+        tokenizer = smaller(full, size)
+        ids = tokenizer.encode(unseen)
+        rows.append((size, len(seen) / len(tokenizer.encode(seen)), len(unseen) / len(ids)))
+        half = next((there for at, _, there in rows if 2 * at == size), None)
+        saved = f"{1 - half / rows[-1][2]:.1%}" if half else "-"
+        unused = 1 - len({i for i in ids if i > 255}) / max(1, size - 256)
+        print(f"{size:10,} {rows[-1][1]:19.2f} {rows[-1][2]:12.2f} {saved:>25} {unused:18.0%}")
+    gains = {
+        size: 1 - at / there
+        for size, there in curve(rows)
+        for s, at in curve(rows)
+        if 2 * s == size
+    }
+    at = next((size // 2 for size, saved in gains.items() if saved < KNEE), SIZES[-1])
+    print(f"the knee, after which doubling saves less than {KNEE:.0%} of the tokens: {at:,}")
+
+    def draw(ax):
+        sizes = [size for size, *_ in rows]
+        ax.plot(sizes, [row[1] for row in rows], "--", color=REFERENCE, label="text trained on")
+        ax.plot(sizes, [row[2] for row in rows], "o-", color=HEALTHY, label="unseen text")
+        ax.axvline(at, color=BROKEN, lw=1.5, ls=":", label=f"knee: {at:,}")
+        ax.set(xscale="log", xlabel="vocabulary, tokens", ylabel="characters a token")
+        ax.set_xticks([256, 1024, 4096, 16384], ["256", "1,024", "4,096", "16,384"])
+        ax.minorticks_off()
+        ax.legend()
+
+    return draw
+
+
+def curve(rows):
+    return [(size, unseen) for size, _, unseen in rows]
+
+
+def merges():
+    """A hundred merges of Tiny Shakespeare."""
+    tokenizer, chunks = RegexTokenizer(), RegexTokenizer().split(load_corpus())
+    found = list(learn_merges_quickly(chunks, 100))
+    tokenizer.merges = {pair: 256 + i for i, (pair, _) in enumerate(found)}
+    tokenizer.register_special_tokens({})
+    shown = [
+        f"{n + 1:3} {'|'.join(visible(tokenizer.vocab[i]) for i in pair):9} {count:6,}"
+        for n, (pair, count) in enumerate(found)
+    ]
+    for row in range(25):
+        print("   ".join(shown[row::25]))
+    tokens = [tokenizer.vocab[256 + i] for i in range(100)]
+    kinds = {
+        "a space and what follows": sum(
+            token[:1] == b" " and token.strip() != b"" for token in tokens
+        ),
+        "within a word": sum(token.isalpha() for token in tokens),
+    }
+    kinds["other"] = 100 - sum(kinds.values())
+    print("they glue: " + ", ".join(f"{kind} {n}" for kind, n in kinds.items()))
+    print(f"counts: {found[0][1]:,} for the first, {found[-1][1]:,} for the hundredth")
+
+    def draw(ax):
+        ax.plot(range(1, 101), [count for _, count in found], "o", ms=3, color=HEALTHY)
+        ax.set(xscale="log", yscale="log", xlabel="merge", ylabel="occurrences")
+
+    return draw
+
+
+def visible(token: bytes) -> str:
+    """A token with its spaces as dots."""
+    return printable(token).replace(" ", "·")
+
+
+def stamps(pairs) -> list[float]:
+    """When each merge was known, in seconds from the start."""
+    start, found = time.perf_counter(), []
+    for _ in pairs:
+        found.append(time.perf_counter() - start)
+    return found
+
+
+def time_():
+    """The plain form reads the text for each merge; the quick one, the places of the pair."""
+    text = load_corpus()[:100_000]
+    chunks = RegexTokenizer().split(text)
+    forms = {
+        "plain, chunks": (stamps(learn_merges(chunks, 40)), REFERENCE),
+        "quick, one piece": (stamps(learn_merges_quickly([text], 2048)), BROKEN),
+        "quick, chunks": (stamps(learn_merges_quickly(chunks, 2048)), HEALTHY),
+    }
+    print("milliseconds on 100,000 characters")
+    print(f"{'':18} until the first     a merge: first ten  31st to 40th  last hundred of 2,048")
+    for name, (at, _) in forms.items():
+        last = f"{10 * (at[-1] - at[-101]):14.3f}" if len(at) > 100 else f"{'-':>14}"
+        print(
+            f"{name:18} {1e3 * at[0]:15.1f} {1e3 * (at[10] - at[0]) / 10:23.3f}"
+            f" {1e3 * (at[39] - at[29]) / 10:13.3f} {last}"
+        )
+
+    def draw(ax):
+        for name, (at, colour) in forms.items():
+            ax.plot(range(1, len(at) + 1), at, color=colour, label=name)
+        ax.set(xscale="log", yscale="log", xlabel="merges", ylabel="seconds since the start")
+        ax.legend()
+
+    return draw
+
+
+def growth():
+    """Training a vocabulary of 1,024 on longer and longer beginnings of the text."""
+    text, rows = load_corpus(), []
+    print("characters     ours   times  without split   times")
+    for times in (1, 2, 4, 8):
+        part = text[: 100_000 * times]
+        ours = seconds(lambda part=part: trained(part, 1024), 3)
+        basic = seconds(lambda part=part: trained(part, 1024, BasicTokenizer), 3)
+        rows.append((len(part), ours, basic))
+        print(
+            f"{len(part):10,} {ours:6.3f} s {ours / rows[0][1]:6.2f} {basic:12.3f} s"
+            f" {basic / rows[0][2]:6.2f}"
+        )
+
+    def draw(ax):
+        sizes = [n for n, *_ in rows]
+        ax.loglog(sizes, [row[1] for row in rows], "o-", color=HEALTHY, label="RegexTokenizer")
+        ax.loglog(sizes, [row[2] for row in rows], "s--", color=HEALTHY, label="BasicTokenizer")
+        line = [rows[0][1] * n / sizes[0] for n in sizes]
+        ax.loglog(sizes, line, ":", color=REFERENCE, label="as fast as the text")
+        ax.set(xlabel="characters", ylabel="seconds")
+        ax.legend()
+
+    return draw
+
+
+WHITESPACE = {
+    "as it is": lambda code: code,
+    "two spaces for four": lambda code: re.sub(r"(?m)^ +", lambda m: m[0][::2], code),
+    "a tab for four": lambda code: code.replace("    ", "\t"),
+    "indentation gone": lambda code: re.sub(r"(?m)^ +", "", code),
+    "spaces at line ends": lambda code: code.replace("\n", "  \n"),
+    "blank lines doubled": lambda code: code.replace("\n\n", "\n\n\n\n"),
+    "spaces gone": lambda code: code.replace(" ", ""),
+}
+
+
+def whitespace():
+    """Half of Python's argparse.py is trained on, and the other half written in other ways."""
+    import inspect
+
+    code = inspect.getsource(argparse)
+    half = len(code) // 2
+    tokenizers = [RegexTokenizer(GPT2_PATTERN), RegexTokenizer(GPT4_PATTERN)]
+    for tokenizer in tokenizers:
+        tokenizer.train([load_corpus()[:half], code[:half]], 2048)
+    rows = []
+    print("tokens of code      characters   GPT-2's pattern       GPT-4's pattern")
+    for name, rewrite in WHITESPACE.items():
+        text = rewrite(code[half:])
+        counts = [len(tokenizer.encode(text)) for tokenizer in tokenizers]
+        rows.append((name, counts))
+        changes = [f"{n:8,} {n / rows[0][1][t] - 1:+7.1%}" for t, n in enumerate(counts)]
+        print(f"{name:20} {len(text):9,}  {changes[0]}      {changes[1]}")
+
+    def draw(ax):
+        for t, (colour, name) in enumerate(((REFERENCE, "GPT-2's"), (HEALTHY, "GPT-4's"))):
+            heights = [counts[t] / 1e3 for _, counts in rows]
+            at = [i + 0.4 * t - 0.2 for i in range(len(rows))]
+            ax.barh(at, heights, 0.4, color=colour, label=name)
+        ax.set_yticks(range(len(rows)), [name for name, _ in rows], size=10)
+        ax.invert_yaxis()
+        ax.set(xlabel="thousand tokens")
+        ax.legend()
+
+    return draw
+
+
+def speed():
+    """Ratios of times measured in one go."""
+    text, short = load_corpus(), load_corpus()[:100_000]
+    print("training a vocabulary of 1,024 on 100,000 characters")
+    for cls in (RegexTokenizer, BasicTokenizer):
+        chunks = list(cls().chunks([short]))
+        plain = seconds(lambda chunks=chunks: list(learn_merges(chunks, 768)))
+        ours = seconds(lambda cls=cls: trained(short, 1024, cls), 3)
+        print(
+            f"  {cls.__name__:15} {ours:7.3f} s, minbpe's algorithm {plain:6.2f} s:"
+            f" {plain / ours:.0f} times as fast"
+        )
+    print(f"training on all {len(text):,} characters")
+    for size in (1024, 8192):
+        ours = seconds(lambda size=size: trained(text, size), 5)
+        print(f"  {size:5,} tokens: {ours:6.3f} s{against_rust(text, size, ours)}")
+    print("encoding all characters, 1,024 tokens, with tiktoken on the same merges")
+    for cls in (RegexTokenizer, BasicTokenizer):
+        tokenizer = trained(text, 1024, cls)
+        encoding = tokenizer.to_tiktoken("ours")
+        if encoding.encode(text) != tokenizer.encode(text):
+            raise AssertionError("tiktoken gives other ids")
+        ours = seconds(lambda: tokenizer.encode(text), 5)
+        theirs = seconds(lambda: encoding.encode(text), 5)
+        plain, part = seconds(lambda: slowly(tokenizer, short)), len(text) / len(short)
+        print(
+            f"  {cls.__name__:15} {ours:6.3f} s, tiktoken {theirs:6.3f} s: {ours / theirs:.1f}"
+            f" times its time; minbpe's algorithm on 100,000 characters {plain:.2f} s:"
+            f" {plain * part / ours:.0f} times as fast a character"
+        )
+    for cls in ("RegexTokenizer", "BasicTokenizer"):
+        print(f"peak memory of a process that trains {cls}, 1,024 tokens: {peak(cls):.0f} MB")
+
+
+def slowly(tokenizer, text: str) -> list[int]:
+    """Encode by the plain form, each chunk anew, as minbpe does."""
+    chunks = tokenizer.chunks([text])
+    merged = (apply_merges(list(chunk.encode("utf-8")), tokenizer.merges) for chunk in chunks)
+    return [i for ids in merged for i in ids]
+
+
+def against_rust(text: str, size: int, ours: float) -> str:
+    """The same training by HuggingFace tokenizers, where that is installed."""
+    if importlib.util.find_spec("tokenizers") is None:
+        return " (pip install tokenizers compares with a trainer in Rust)"
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    def train():
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        trainer = trainers.BpeTrainer(
+            vocab_size=size,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(text.splitlines(keepends=True), trainer)
+
+    theirs = seconds(train, 5)
+    return f", tokenizers {theirs:6.3f} s: {ours / theirs:.1f} times its time"
+
+
+def peak(cls: str) -> float:
+    """Megabytes at the highest point of a fresh process that trains and does nothing else."""
+    code = (
+        f"from p03_bpe.measure import load_corpus, trained, {cls}, resource_peak\n"
+        f"trained(load_corpus(), 1024, {cls})\nprint(resource_peak())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def resource_peak() -> float:
+    """The most memory that this process has held, in megabytes; nan where nobody says."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return float("nan")
+    found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return found / 1e6 if sys.platform == "darwin" else found / 1e3
+
+
+PARTS = {
+    part.__name__.rstrip("_"): part for part in (knee, merges, time_, growth, whitespace, speed)
+}
+QUICK = ("knee", "merges", "time", "growth", "whitespace")
+
+
+def main(argv=None) -> int:
+    """The command line; returns the exit status."""
+    print_anything()
+    parser = Parser(
+        prog="python -m p03_bpe.measure",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"default: {' '.join(QUICK)}")
+    parser.add_argument("--all", action="store_true", help="every part")
+    flags = parser.parse_args(argv)
+    for name in flags.parts:
+        if name not in PARTS:
+            parser.error(f"there is no part {name}; there are {', '.join(PARTS)}")
+    for name in PARTS if flags.all else flags.parts or QUICK:
+        print(f"\n{name}\n", flush=True)
+        if draw := PARTS[name]():
+            path = Path("runs/p03_bpe/measure", f"{name}.png")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            drawing, ax = subplots()
+            draw(ax)
+            drawing.savefig(path)
+            print(f"figure: {path.as_posix()}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
