@@ -1,0 +1,236 @@
+"""Break attention a line at a time: python -m p04_attention.break_it
+
+Each variant trains a small language model made of two attention layers on the characters of Tiny
+Shakespeare (lm.py), with projections of unit variance. A few seconds a run.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import nn
+
+from p01_autograd.sabotage import Sabotage, main
+
+from . import build as shipped
+from . import lm
+
+N_EMBD, N_HEAD, BLOCK_SIZE, BATCH_SIZE, STEPS, LR = 128, 2, 32, 16, 500, 3e-3
+DEPTH = 8  # layers of the untrained stack whose norms are followed
+LEAK = 1e-4  # relative change of earlier outputs that counts as seeing the future
+SMOOTH = 25  # steps in one point of a figure
+
+
+@dataclass
+class Numbers:
+    """What one module came to; losses in nats per character, weights those before training."""
+
+    val_loss: float  # as it was trained
+    future_hidden: float  # the trained weights in the shipped attention, which hides the future
+    bigram: float  # counting pairs of characters
+    entropy: float  # mean over the rows of weights; nan where a weight is negative
+    largest_weight: float  # mean over the rows
+    smallest_weight: float
+    row_sum_off: float  # the largest distance of a row's sum from 1
+    score_gradient: float  # norm of the gradient that reaches the scores
+    leak: float  # relative change of earlier outputs when the last token changes
+    growth: float  # root mean square after DEPTH layers over that before them
+    growth_bare: float  # the same without LayerNorm
+    sample: str
+    curve: list[float]  # training loss of every step
+    norms: list[float]  # after 0 .. DEPTH layers
+    norms_bare: list[float]
+
+
+def experiment(build, seed: int = 1337) -> Numbers:
+    """Look at the module's attention before training, then train on it."""
+
+    def layer():
+        return build.CausalSelfAttention(N_EMBD, N_HEAD)
+
+    settings = dict(n_embd=N_EMBD, block_size=BLOCK_SIZE, batch_size=BATCH_SIZE, lr=LR)
+    judged = lm.validation(BLOCK_SIZE)
+    fresh = lm.train(layer, seed, steps=0, **settings).model
+    with lm.watched(build) as seen:
+        lm.loss(fresh, judged[:16]).backward()
+    weights = torch.cat(seen.weights).detach()
+    run = lm.train(layer, seed, steps=STEPS, **settings)
+    honest = lm.train(
+        lambda: shipped.CausalSelfAttention(N_EMBD, N_HEAD), seed, steps=0, **settings
+    ).model
+    honest.load_state_dict(run.model.state_dict())
+    with torch.no_grad():
+        future_hidden = lm.loss(honest, judged).item()
+    norms, norms_bare = (through_depth(layer, seed, normed) for normed in (True, False))
+    return Numbers(
+        val_loss=run.val[-1][1],
+        future_hidden=future_hidden,
+        bigram=lm.bigram_loss(),
+        entropy=lm.entropy(weights).mean().item(),
+        largest_weight=weights.amax(-1).mean().item(),
+        smallest_weight=weights.min().item(),
+        row_sum_off=(weights.sum(-1) - 1).abs().max().item(),
+        score_gradient=math.sqrt(sum(s.grad.square().sum().item() for s in seen.scores))
+        if seen.scores
+        else math.nan,
+        leak=leak(fresh, judged[:16, :-1]),
+        growth=norms[-1] / norms[0],
+        growth_bare=norms_bare[-1] / norms_bare[0],
+        sample=lm.sample(run.model, 120, BLOCK_SIZE, seed),
+        curve=run.train,
+        norms=norms,
+        norms_bare=norms_bare,
+    )
+
+
+def leak(model: nn.Module, idx: torch.Tensor) -> float:
+    """Relative change of all outputs but the last when the last token changes."""
+    changed = idx.clone()
+    changed[:, -1] = (idx[:, -1] + 1) % model.tok_emb.num_embeddings
+    with torch.no_grad():
+        before, after = model(idx)[:, :-1], model(changed)[:, :-1]
+    return ((after - before).norm() / before.norm()).item()
+
+
+def through_depth(layer, seed: int, normed: bool) -> list[float]:
+    """Root mean square of x after 0 .. DEPTH untrained layers x + attention(x or LayerNorm(x))."""
+    torch.manual_seed(seed)
+    x = torch.randn(4, BLOCK_SIZE, N_EMBD)
+    norms = [x.square().mean().sqrt().item()]
+    with torch.no_grad():
+        for _ in range(DEPTH):
+            attention = layer()
+            for weight in attention.parameters():
+                nn.init.normal_(weight, std=N_EMBD**-0.5)
+            x = x + attention(nn.functional.layer_norm(x, (N_EMBD,)) if normed else x)
+            norms.append(x.square().mean().sqrt().item())
+    return norms
+
+
+def figure(healthy: list[Numbers], broken: list[Numbers]):
+    """Training loss against steps; size of the untrained stream against depth."""
+    from p01_autograd.figures import BROKEN, HEALTHY, REFERENCE, subplots
+
+    drawing, (left, right) = subplots(1, 2, width=9.6)
+    left.axhline(healthy[0].bigram, color=REFERENCE, ls="--", lw=1)
+    left.annotate("counting pairs", (1, healthy[0].bigram), (0, 3), ("axes fraction", "data"),
+                  "offset points", ha="right", color=REFERENCE, size=10)  # fmt: skip
+    for runs, color, side in ((healthy, HEALTHY, "healthy"), (broken, BROKEN, "broken")):
+        for i, run in enumerate(run for run in runs if not hasattr(run, "error")):
+            smooth = [
+                sum(run.curve[a:b]) / SMOOTH for a, b in pairwise(range(0, STEPS + 1, SMOOTH))
+            ]
+            steps = [SMOOTH * (n + 0.5) for n in range(len(smooth))]
+            label = side if i == 0 else None
+            left.plot(steps, smooth, color=color, label=label)
+            right.plot(run.norms, color=color, label=label)
+            right.plot(
+                run.norms_bare,
+                color=color,
+                ls=":",
+                label=f"{label}, no LayerNorm" if label else None,
+            )
+    left.set(xlabel="step", ylabel="training loss, nats per character", ylim=(0, 4))
+    left.legend()
+    right.set(xlabel="layers", ylabel="root mean square, untrained", yscale="log", ylim=(0.5, 1e6))
+    right.legend(fontsize=10)
+    return drawing
+
+
+SABOTAGES = [
+    Sabotage(
+        name="no_scale",
+        old="(q / math.sqrt(hs)) @",
+        new="q @",
+        predict="Scores have the variance of the head size, the softmax saturates: weights near 0 "
+        "and 1, entropy falls, little gradient gets through, and the loss stays higher.",
+        symptom=lambda healthy, broken: (
+            broken.entropy < 0.5 * healthy.entropy and broken.val_loss > healthy.val_loss + 0.03
+        ),
+        caught_by="test_scores_are_divided_by_the_root_of_the_head_size",
+    ),
+    Sabotage(
+        name="no_mask",
+        old='    if mask is not None:\n        scores += torch.where(mask, 0.0, float("-inf"))\n',
+        new="",
+        predict="The next character stands in the input: the loss falls below anything honest. "
+        "With the future hidden again the model is worse than counting pairs, and it writes junk.",
+        symptom=lambda healthy, broken: (
+            broken.val_loss < healthy.val_loss - 0.5 and broken.future_hidden > broken.bigram
+        ),
+        caught_by="test_masked_positions_get_no_weight_and_the_rest_sums_to_one",
+    ),
+    Sabotage(
+        name="no_softmax",
+        old="    if mask is not None:\n"
+        '        scores += torch.where(mask, 0.0, float("-inf"))\n'
+        "    return softmax(scores, dim=-1)",
+        new="    return scores if mask is None else scores * mask",
+        predict="Weights are negative and unbounded, no mixture any more: each layer multiplies "
+        "three things that grow with its input. Without LayerNorm the stream explodes.",
+        symptom=lambda healthy, broken: (
+            broken.smallest_weight < 0 and not broken.growth_bare < 100 * healthy.growth_bare
+        ),
+        caught_by="test_attention_weights_of_one_query_by_hand",
+    ),
+    Sabotage(
+        name="softmax_over_queries",
+        old="return softmax(scores, dim=-1)",
+        new="return softmax(scores, dim=-2)",
+        predict="Each key shares itself out among the queries: rows no longer sum to 1, and what "
+        "later queries take is missing earlier. The future leaks in.",
+        symptom=lambda healthy, broken: broken.row_sum_off > 0.1 and broken.leak > LEAK,
+        caught_by="test_the_softmax_runs_over_the_keys",
+    ),
+    Sabotage(
+        name="mask_after_softmax",
+        old="    if mask is not None:\n"
+        '        scores += torch.where(mask, 0.0, float("-inf"))\n'
+        "    return softmax(scores, dim=-1)",
+        new="    weights = softmax(scores, dim=-1)\n"
+        "    return weights if mask is None else weights * mask",
+        predict="Rows sum to less than 1, early ones to almost nothing; the future is in the "
+        "denominator and leaks by it.",
+        symptom=lambda healthy, broken: broken.row_sum_off > 0.1 and broken.leak > LEAK,
+        caught_by="test_masked_positions_get_no_weight_and_the_rest_sums_to_one",
+    ),
+    Sabotage(
+        name="mask_with_zero",
+        old='scores += torch.where(mask, 0.0, float("-inf"))',
+        new="scores = scores * mask",
+        predict="A score of 0 is a score like others: exp(0) is 1, the future gets its share. The "
+        "loss falls below anything honest.",
+        symptom=lambda healthy, broken: (
+            broken.val_loss < healthy.val_loss - 0.5 and broken.leak > LEAK
+        ),
+        caught_by="test_masked_positions_get_no_weight_and_the_rest_sums_to_one",
+    ),
+    Sabotage(
+        name="scaled_by_n_embd",
+        old="                q[:, :, start:end], k[:, :, :end],",
+        new="                q[:, :, start:end] / math.sqrt(self.n_head), k[:, :, :end],",
+        predict="Divided by the root of all channels, not of a head's: with two heads the scores "
+        "are smaller by 1.4, the weights flatter. Little or no harm.",
+        symptom=lambda healthy, broken: (
+            broken.entropy > healthy.entropy and abs(broken.val_loss - healthy.val_loss) < 0.1
+        ),
+        caught_by="test_many_heads_are_causal_attention_on_slices_of_the_channels",
+    ),
+    Sabotage(
+        name="no_transpose",
+        old="return x.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)",
+        new="return x.view(B, self.n_head, T, C // self.n_head)",
+        predict="The shape is right and the content is not: a head gets pieces of one half of the "
+        "tokens, and hands them to positions that come earlier. The future leaks.",
+        symptom=lambda healthy, broken: broken.leak > LEAK,
+        caught_by="test_a_later_token_cannot_change_an_earlier_output",
+    ),
+]
+
+
+if __name__ == "__main__":
+    sys.exit(main("p04_attention", SABOTAGES, experiment, figure, damage="future_hidden"))
