@@ -126,7 +126,7 @@ def evaluating(model: nn.Module):
             module.training = mode
 
 
-def evaluate(model: nn.Module, data: torch.Tensor, block_size: int, batch_size: int = 64) -> float:
+def evaluate(model: nn.Module, data: torch.Tensor, block_size: int, batch_size: int = 32) -> float:
     """Mean nats per token over all N - 1 predictions of `data` (N,), the same every time.
 
     The windows do not overlap; the shorter last one counts by its length. `batch_size` windows go

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from p01_autograd.cli import Parser, UsageError, at_least, print_anything
 
-from . import run
+from . import mine, run
+from .kv_cache import CachedGPT
 from .train import DEFAULT_OUT, write
 
 
@@ -45,6 +46,21 @@ def newest_run(default: str) -> Path:
     return max(finished, key=lambda folder: (folder / "model.pt").stat().st_mtime)
 
 
+def sample(args, folder: Path) -> str:
+    """The prompt and what the run's model makes of it."""
+    _, tokenizer, model = run.read_run(folder)
+    return write(
+        CachedGPT(model) if args.cache else model,
+        tokenizer,
+        args.prompt,
+        args.tokens,
+        args.seed,
+        temperature=args.temperature,
+        top_k=args.top_k,
+        top_p=args.top_p,
+    )
+
+
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     print_anything()
@@ -67,26 +83,21 @@ def main(argv: list[str] | None = None) -> int:
         metavar="P",
         help="draw among the fewest tokens that together reach probability P",
     )
+    add(
+        "--cache",
+        action="store_true",
+        help="keep keys and values: the same text, sooner, until it fills the context; from there "
+        "on every token costs a whole window again, as without",
+    )
     add("--seed", type=at_least(0), default=1337, metavar="N", help="default: %(default)s")
     args = parser.parse_args(argv)
     try:
         folder = newest_run(DEFAULT_OUT) if args.run is None else Path(args.run)
-        _, tokenizer, model = run.read_run(folder)
-        text = write(
-            model,
-            tokenizer,
-            args.prompt,
-            args.tokens,
-            args.seed,
-            temperature=args.temperature,
-            top_k=args.top_k,
-            top_p=args.top_p,
-        )
+        print(mine.on(mine.kept(folder), sample, args, folder))
     except UsageError as error:
         parser.error(str(error))
     except KeyboardInterrupt:
         return 130
-    print(text)
     return 0
 
 

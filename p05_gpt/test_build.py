@@ -101,6 +101,20 @@ def test_block_normalises_what_each_part_reads(build):
 
 
 @pytest.mark.checks("Block")
+@pytest.mark.parametrize("n_embd, n_head", [(16, 3), (12, 5)], ids=["16 in 3", "12 in 5"])
+def test_block_gives_attention_its_number_of_heads(build, n_embd, n_head):
+    try:
+        build.Block(n_embd, n_head)
+    except Exception:
+        return
+    pytest.fail(
+        f"{n_embd} channels cannot be divided among {n_head} heads, and yet Block({n_embd}, "
+        f"{n_head}) complains of nothing: does attention get n_head?",
+        pytrace=False,
+    )
+
+
+@pytest.mark.checks("Block")
 def test_block_has_a_layer_norm_for_each_part(build):
     norms = [m for m in build.Block(C, HEADS).modules() if isinstance(m, torch.nn.LayerNorm)]
     if norms:  # a LayerNorm of one's own is held by the law above
@@ -262,6 +276,20 @@ def test_gpt_has_as_many_blocks_as_asked_for_each_with_its_own_weights(build):
 
 
 @pytest.mark.checks("GPT")
+@pytest.mark.parametrize("n_embd, n_head", [(16, 3), (12, 5)], ids=["16 in 3", "12 in 5"])
+def test_gpt_gives_its_blocks_their_number_of_heads(build, n_embd, n_head):
+    try:
+        build.GPT(V, n_embd, n_head, LAYERS, BLOCK)
+    except Exception:
+        return
+    pytest.fail(
+        f"{n_embd} channels cannot be divided among {n_head} heads, and yet GPT({V}, {n_embd}, "
+        f"{n_head}, {LAYERS}, {BLOCK}) complains of nothing: do the blocks get n_head?",
+        pytrace=False,
+    )
+
+
+@pytest.mark.checks("GPT")
 def test_gpt_knows_the_position_of_a_token(build):
     model = gpt(build)
     logits = model(torch.full((1, BLOCK), 3))[0]
@@ -334,6 +362,26 @@ def test_every_parameter_of_gpt_learns(build):
         if p.grad is None or (p.dim() > 1 and not p.grad.any())
     ]
     assert not idle, f"no gradient reaches {', '.join(idle)}: unused, or cut off from the graph"
+
+
+@pytest.mark.checks("GPT")
+def test_every_weight_of_a_fresh_gpt_begins_to_learn(build):
+    torch.manual_seed(0)
+    model = build.GPT(V, C, HEADS, LAYERS, BLOCK)
+    before = {name: p.detach().clone() for name, p in model.named_parameters() if p.dim() > 1}
+    for step in range(6):  # where one of two factors starts at zero, the other has to wait
+        logits = model(tokens(4, BLOCK, seed=step)).reshape(-1, V)
+        model.zero_grad()
+        F.cross_entropy(logits, tokens(4 * BLOCK, seed=step + 10)).backward()
+        with torch.no_grad():
+            for p in model.parameters():
+                p -= 0.1 * p.grad if p.grad is not None else 0
+    moved = dict(model.named_parameters())
+    idle = [name for name, old in before.items() if torch.equal(old, moved[name])]
+    assert not idle, (
+        f"after six steps {len(idle)} of {len(before)} weights of a fresh model are still what "
+        f"they were, {idle[0]} among them: where everything starts at zero, nothing gets a gradient"
+    )
 
 
 # loss

@@ -101,6 +101,14 @@ def test_metrics_have_a_row_for_every_step(finished):
     assert [row["lr"] for row in rows] == pytest.approx([4e-3 * (1 - i / 6) for i in range(6)])
 
 
+def test_the_learning_rate_rises_and_falls_in_straight_lines():
+    """A fiftieth of the steps up, the rest down: 2 of 100."""
+    rates = [train.learning_rate(step, 100, 8.0) for step in range(100)]
+    assert rates[:3] == pytest.approx([4.0, 7.92, 7.84])
+    assert rates[2:] == pytest.approx([8.0 * (1 - step / 100) for step in range(2, 100)])
+    assert all(train.learning_rate(step, n, 1.0) > 0 for n in (1, 2, 49) for step in range(n))
+
+
 def test_the_validation_loss_is_over_the_whole_second_part(finished, text_file):
     config, tokenizer, model = run.read_run(finished)
     text = Path(text_file).read_bytes().decode("utf-8")
@@ -139,7 +147,7 @@ def test_sampling_repeats_with_its_seed_and_takes_any_prompt(finished, capsys):
     assert text("--prompt", "the").startswith("the")
     assert text("--prompt", "that is the question " * 20).startswith("that is")
     assert text("--temperature", "0") == text("--top-k", "1")
-    assert text("--top-k", "100000") == text()
+    assert text("--top-k", "100000") == text() == text("--cache")
     if finished.name == "bpe":
         assert text("--prompt", "東京 ∑").startswith("東京 ∑")
 

@@ -17,10 +17,14 @@ from tqdm import tqdm
 
 from p01_autograd.cli import Parser, UsageError, at_least, positive, print_anything
 
-from . import run
+from . import mine, run
 from .build import GPT, evaluate, generate, get_batch, loss
 
 DEFAULT_OUT = "runs/p05_gpt"
+USES = {  # the projects that --mine can replace
+    "torch": ("p03_bpe", "p04_attention", "p05_gpt"),
+    "p02_tensors": ("p01_autograd", "p02_tensors", "p03_bpe"),
+}
 
 
 def add_flags(parser: Parser, default_out: str) -> None:
@@ -65,7 +69,7 @@ def add_flags(parser: Parser, default_out: str) -> None:
     add(
         "--eval-every",
         type=at_least(1),
-        default=100,
+        default=200,
         metavar="N",
         help="steps between validations; default: %(default)s",
     )
@@ -73,6 +77,7 @@ def add_flags(parser: Parser, default_out: str) -> None:
     add("--device", default="auto", help="auto, cpu, cuda or mps; default: %(default)s")
     add("--out", metavar="DIR", help=f"the run's folder; default: {default_out}")
     add("--overwrite", action="store_true", help="replace the run that --out holds")
+    mine.add_flag(parser)
 
 
 def parse_flags(argv: list[str] | None):
@@ -83,7 +88,13 @@ def parse_flags(argv: list[str] | None):
         "--lr",
         type=positive,
         default=4e-3,
-        help="learning rate of the first step; default: %(default)s",
+        help="highest learning rate; default: %(default)s",
+    )
+    parser.add_argument(
+        "--engine",
+        choices=("torch", "p02_tensors"),
+        default="torch",
+        help="p02_tensors: train on project 2 and on torch side by side, to compare",
     )
     return parser, parser.parse_args(argv)
 
@@ -96,6 +107,10 @@ def train(args) -> int:
             f"--n-embd {args.n_embd} cannot be divided among --n-head {args.n_head} heads; "
             f"use a multiple of {args.n_head}"
         )
+    if args.engine == "p02_tensors":
+        from .engine import train_both  # only here: project 2 may still be in the making
+
+        return train_both(args)
     tokenizer, train_ids, val_ids, tokens_per_char, digest = run.load_data(args)
     vocab = len(tokenizer.vocab)
     torch.manual_seed(args.seed)
@@ -103,6 +118,7 @@ def train(args) -> int:
     folder = run.claim_folder(
         args.out, args.overwrite, DEFAULT_OUT, "use --overwrite, or another folder with --out"
     )
+    mine.keep(folder)
     run.save_tokenizer(tokenizer, folder)
     run.write_json(folder / "config.json", run.config_of(args, tokenizer, device, digest))
     bigram = run.bigram_loss(train_ids, val_ids, vocab)
@@ -128,7 +144,7 @@ def train(args) -> int:
 def training_steps(args, model, train_ids, val_ids, tokens_per_char, tokenizer):
     """Train, step by step; yields the row of metrics.jsonl that belongs to each."""
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=args.lr, betas=(0.9, 0.95), weight_decay=0.1, fused=True
+        model.parameters(), lr=args.lr, betas=(0.85, 0.95), weight_decay=0.1, fused=True
     )
     generator = torch.Generator().manual_seed(args.seed)  # the batches
     device = next(model.parameters()).device
@@ -143,7 +159,7 @@ def training_steps(args, model, train_ids, val_ids, tokens_per_char, tokenizer):
     )
     model.train()
     for step in bar:
-        lr = args.lr * (1 - step / args.steps)  # falls in a straight line to zero
+        lr = learning_rate(step, args.steps, args.lr)
         for group in optimizer.param_groups:
             group["lr"] = lr
         x, y = get_batch(train_ids, args.block_size, args.batch_size, generator)
@@ -175,6 +191,15 @@ def training_steps(args, model, train_ids, val_ids, tokens_per_char, tokenizer):
         speed = (step + 1) * tokens_per_step / row["seconds"]
         bar.set_postfix_str(f"loss {row['train_loss']:.3f}, {speed:,.0f} tokens/s", refresh=False)
         yield row
+
+
+def learning_rate(step: int, steps: int, peak: float) -> float:
+    """Of a step counted from 0: in straight lines up to `peak`, a fiftieth of the way, and to zero.
+
+    >>> [round(learning_rate(step, 100, 1.0), 2) for step in (0, 1, 2, 50, 99)]
+    [0.5, 0.99, 0.98, 0.5, 0.01]
+    """
+    return peak * min((step + 1) / max(1, steps // 50), 1 - step / steps)
 
 
 def glimpse(model, tokenizer, seed: int, n_tokens: int = 40) -> str:
@@ -222,7 +247,8 @@ def main(argv: list[str] | None = None) -> int:
     print_anything()
     parser, args = parse_flags(argv)
     try:
-        return train(args)
+        files = mine.passing(args.mine, USES[args.engine]) if args.mine else {}
+        return mine.on(files, train, args)
     except UsageError as error:
         parser.error(str(error))
     except KeyboardInterrupt:

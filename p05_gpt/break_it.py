@@ -1,0 +1,375 @@
+"""Delete a line of the GPT and see what it was for: python -m p05_gpt.break_it
+
+One sabotage for every line of Block and GPT that can be deleted or made to do nothing, and for
+the shift of the targets in get_batch. The experiment trains a small GPT on the characters of Tiny
+Shakespeare, about ten seconds a run. Lines that can be otherwise without harm (a head with bias,
+another initialisation) are no sabotage: python -m p05_gpt.measure choices has those.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+
+import torch
+
+from p01_autograd.sabotage import Sabotage, main
+
+from . import run
+from .train import learning_rate
+
+N_EMBD, N_HEAD, N_LAYER, BLOCK_SIZE = 64, 4, 4, 32
+BATCH_SIZE, STEPS, LR, FAST = 12, 700, 5e-3, 8
+VALIDATION = 20_000  # characters
+SMOOTH = 50  # steps in one mean of the training loss
+EVERY = 10  # steps in one point of a figure
+NEAR = 0.03  # nats per character: twice the noise of such a mean
+TOO_GOOD = 1.0  # nats per character that no honest model of this size reaches
+NOTHING = "nothing"
+
+
+@dataclass
+class Numbers:
+    """One module, trained twice; losses in nats per character."""
+
+    val_loss: float
+    fast_val_loss: float  # after half the steps at FAST times the learning rate
+    train_loss: float  # mean of the last SMOOTH steps
+    first_loss: float
+    curve_shows: str  # see alarm
+    too_long: str  # what one token more than the context raises
+    sample: str
+    curve: list[float]  # the training loss of every step
+    fast_curve: list[float]
+    bigram: float  # the loss of counting pairs of characters
+
+
+@cache
+def corpus():
+    """The tokenizer, ids to train on, ids to validate on, the loss of counting pairs."""
+    train_text, val_text = run.split_text(run.read_text(None))
+    tokenizer = run.train_tokenizer("char", train_text, 0)
+    train_ids = run.encode(tokenizer, train_text)
+    val_ids = run.encode(tokenizer, val_text)[:VALIDATION]
+    return tokenizer, train_ids, val_ids, run.bigram_loss(train_ids, val_ids, len(tokenizer.vocab))
+
+
+def experiment(build, seed: int = 1337, steps: int = STEPS) -> Numbers:
+    """Train the module's GPT on characters, and once more at a learning rate that is too high."""
+    tokenizer, _, val_ids, bigram = corpus()
+    model, curve = trained(build, seed, steps)
+    fast, fast_curve = trained(build, seed, steps // 2, lr=FAST * LR)
+    generator = torch.Generator().manual_seed(seed)
+    start = run.encode(tokenizer, "\n")[None]
+    sample = build.generate(model, start, 160, temperature=0.8, generator=generator)[0]
+    return Numbers(
+        val_loss=build.evaluate(model, val_ids, BLOCK_SIZE),
+        fast_val_loss=build.evaluate(fast, val_ids, BLOCK_SIZE),
+        train_loss=mean(curve[-SMOOTH:]),
+        first_loss=curve[0],
+        curve_shows=alarm(curve, len(tokenizer.vocab), bigram),
+        too_long=refusal(model),
+        sample=tokenizer.decode(sample.tolist()).strip(),
+        curve=curve,
+        fast_curve=fast_curve,
+        bigram=bigram,
+    )
+
+
+def trained(build, seed, steps, lr=LR, n_embd=N_EMBD, n_layer=N_LAYER, fraction=1.0):
+    """The module's GPT after some steps on a part of the text, and the training loss of each.
+
+    The same seed gives the same weights to begin with and the same batches.
+    """
+    from tqdm import trange
+
+    tokenizer, train_ids, _, _ = corpus()
+    train_ids = train_ids[: round(fraction * len(train_ids))]
+    torch.manual_seed(seed)
+    model = build.GPT(len(tokenizer.vocab), n_embd, N_HEAD, n_layer, BLOCK_SIZE)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=0.1, fused=True
+    )
+    generator = torch.Generator().manual_seed(seed)
+    curve = []
+    for step in trange(steps, desc="training", leave=False, delay=2, disable=None):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, steps, lr)
+        x, y = build.get_batch(train_ids, BLOCK_SIZE, BATCH_SIZE, generator)
+        batch_loss = build.loss(model(x), y)
+        optimizer.zero_grad()
+        batch_loss.backward()
+        optimizer.step()
+        curve.append(batch_loss.item())
+    return model, curve
+
+
+def mean(numbers: list[float]) -> float:
+    return sum(numbers) / len(numbers)
+
+
+def alarm(curve: list[float], vocab: int, bigram: float) -> str:
+    """What a training curve gives away to someone who has no healthy one to lay beside it.
+
+    They know three losses: that of guessing, ln(vocab), where every run begins; that of counting
+    pairs, which attention has to beat; and one that is too good to be true.
+    """
+    if not all(map(math.isfinite, curve)):
+        return "not a number"
+    if abs(curve[0] / math.log(vocab) - 1) > 0.1:
+        return "a wrong start"
+    if min(mean(curve[i : i + SMOOTH]) for i in range(0, len(curve), SMOOTH)) < TOO_GOOD:
+        return "too good"
+    if mean(curve[-SMOOTH:]) > bigram - NEAR:
+        return "stuck"
+    return NOTHING
+
+
+def refusal(model) -> str:
+    """What happens to one token more than fits into the context."""
+    try:
+        model(torch.zeros(1, BLOCK_SIZE + 1, dtype=torch.int64))
+    except Exception as error:
+        return type(error).__name__
+    return NOTHING
+
+
+def figure(healthy: list[Numbers], broken: list[Numbers]):
+    """Training curves at both learning rates, above the losses of guessing and counting pairs."""
+    from p01_autograd.figures import BROKEN, HEALTHY, REFERENCE, subplots
+
+    fig, axes = subplots(1, 2, width=9.0)
+    guessing = math.log(len(corpus()[0].vocab))
+    for ax, name, title in (
+        (axes[0], "curve", "training loss, nats per character"),
+        (axes[1], "fast_curve", f"at {FAST} times the learning rate"),
+    ):
+        for value, what in ((guessing, "guessing"), (healthy[0].bigram, "counting pairs")):
+            ax.axhline(value, color=REFERENCE, ls="--", lw=1)
+            ax.annotate(
+                what,
+                (1, value),
+                (0, 2),
+                ("axes fraction", "data"),
+                "offset points",
+                ha="right",
+                va="bottom",
+                color=REFERENCE,
+                size=10,
+            )
+        for runs, color, side in ((healthy, HEALTHY, "healthy"), (broken, BROKEN, "broken")):
+            for i, numbers in enumerate(runs):
+                curve = getattr(numbers, name, [])
+                smooth = [mean(curve[a:b]) for a, b in pairwise(range(0, len(curve) + 1, EVERY))]
+                steps = [EVERY * (n + 0.5) for n in range(len(smooth))]
+                ax.plot(steps, smooth, color=color, lw=1.5, label=side if i == 0 else None)
+        ax.set(xlabel="step", ylim=(0, 5))
+        ax.set_title(title, size=12)
+    axes[0].legend(loc="lower left")
+    return fig
+
+
+def hidden(healthy: Numbers, broken: Numbers, low: float, high: float = math.inf) -> bool:
+    """Worse by `low` to `high`, and nothing in the training curve says so."""
+    return low < broken.val_loss - healthy.val_loss < high and broken.curve_shows == NOTHING
+
+
+def harmless(healthy: Numbers, broken: Numbers) -> bool:
+    """No better reason to put the line back than a tenth of a nat."""
+    return hidden(healthy, broken, -math.inf, 0.1)
+
+
+def hardy(healthy: Numbers, broken: Numbers) -> bool:
+    """As good as healthy, within 0.1, at the learning rate that is too high."""
+    return broken.fast_val_loss < healthy.fast_val_loss + 0.1
+
+
+SABOTAGES = [
+    Sabotage(
+        name="no_attention_residual",
+        old="x = x + self.attn(self.ln_1(x))",
+        new="x = self.attn(self.ln_1(x))",
+        predict="The stream is replaced by mixtures of values; every block loses the token itself, "
+        "and the loss stays above counting pairs.",
+        symptom=lambda healthy, broken: broken.val_loss > broken.bigram,
+        caught_by="test_block_without_weights_passes_the_stream_through",
+    ),
+    Sabotage(
+        name="no_mlp_residual",
+        old="x = x + self.mlp(self.ln_2(x))",
+        new="x = self.mlp(self.ln_2(x))",
+        predict="Each MLP has to carry through what the stream knew; training works, but worse.",
+        symptom=lambda healthy, broken: broken.val_loss > healthy.val_loss + 0.05,
+        caught_by="test_block_without_weights_passes_the_stream_through",
+    ),
+    Sabotage(
+        name="no_attention",
+        old="        x = x + self.attn(self.ln_1(x))\n",
+        new="",
+        predict="No token sees another: the best that is left is counting pairs, no better.",
+        symptom=lambda healthy, broken: abs(broken.val_loss - broken.bigram) < 0.05,
+        caught_by="test_block_adds_attention_then_the_mlp_to_the_stream",
+    ),
+    Sabotage(
+        name="no_mlp",
+        old="        x = x + self.mlp(self.ln_2(x))\n",
+        new="",
+        predict="Two thirds of a block's weights gone, and only mixtures are left to compute with: "
+        "worse, and the curve looks like any other.",
+        symptom=lambda healthy, broken: hidden(healthy, broken, 0.02),
+        caught_by="test_block_adds_attention_then_the_mlp_to_the_stream",
+    ),
+    Sabotage(
+        name="no_gelu",
+        old="nn.Linear(n_embd, 4 * n_embd), nn.GELU(), nn.Linear(4 * n_embd, n_embd)",
+        new="nn.Linear(n_embd, 4 * n_embd), nn.Linear(4 * n_embd, n_embd)",
+        predict="Two Linears in a row are one: almost as bad as no MLP at all, and invisible.",
+        symptom=lambda healthy, broken: hidden(healthy, broken, 0.02),
+        caught_by="test_block_has_a_nonlinearity_in_its_mlp",
+    ),
+    Sabotage(
+        name="no_ln_1",
+        old="self.attn(self.ln_1(x))",
+        new="self.attn(x)",
+        predict="The stream begins at variance one, so attention starts well without: no harm at a "
+        f"learning rate that suits. But nothing holds the scores: at {FAST} times that it stalls.",
+        symptom=lambda healthy, broken: harmless(healthy, broken) and not hardy(healthy, broken),
+        caught_by="test_block_normalises_what_each_part_reads",
+    ),
+    Sabotage(
+        name="no_ln_2",
+        old="self.mlp(self.ln_2(x))",
+        new="self.mlp(x)",
+        predict="As without the other LayerNorm of the block: no harm at a learning rate that "
+        f"suits, less than healthy at {FAST} times that.",
+        symptom=lambda healthy, broken: harmless(healthy, broken) and not hardy(healthy, broken),
+        caught_by="test_block_normalises_what_each_part_reads",
+    ),
+    Sabotage(
+        name="no_layer_norms",
+        old="        x = x + self.attn(self.ln_1(x))\n        x = x + self.mlp(self.ln_2(x))\n",
+        new="        x = x + self.attn(x)\n        x = x + self.mlp(x)\n",
+        predict="Nothing holds the size of what the parts read: worse already at the usual rate.",
+        symptom=lambda healthy, broken: broken.val_loss > healthy.val_loss + 0.02,
+        caught_by="test_block_normalises_what_each_part_reads",
+    ),
+    Sabotage(
+        name="post_norm",
+        old="        x = x + self.attn(self.ln_1(x))\n        x = x + self.mlp(self.ln_2(x))\n",
+        new="        x = self.ln_1(x + self.attn(x))\n        x = self.ln_2(x + self.mlp(x))\n",
+        predict="The order of the first Transformer: it needs a longer warmup; at this depth it "
+        "trains, a little worse.",
+        symptom=lambda healthy, broken: broken.val_loss > healthy.val_loss,
+        caught_by="test_block_without_weights_passes_the_stream_through",
+    ),
+    Sabotage(
+        name="one_block",
+        old="for _ in range(n_layer)]",
+        new="for _ in range(1)]",
+        predict="A quarter of the depth costs less than its share: worse, and the curve looks like "
+        "any other.",
+        symptom=lambda healthy, broken: hidden(healthy, broken, 0.02),
+        caught_by="test_gpt_has_as_many_blocks_as_asked_for_each_with_its_own_weights",
+    ),
+    Sabotage(
+        name="shared_blocks",
+        old="*[Block(n_embd, n_head) for _ in range(n_layer)]",
+        new="*[Block(n_embd, n_head)] * n_layer",
+        predict="One block used four times: as deep, with a quarter of the weights; costs little.",
+        symptom=lambda healthy, broken: hidden(healthy, broken, 0.0, 0.15),
+        caught_by="test_gpt_has_as_many_blocks_as_asked_for_each_with_its_own_weights",
+    ),
+    Sabotage(
+        name="no_context_check",
+        old="        if T > block_size:\n"
+        '            raise ValueError(f"{T} tokens do not fit into a context of {block_size}")\n',
+        new="",
+        predict="Training never sees a longer text: the same numbers to the last digit. One token "
+        "too many now ends in PyTorch's words about shapes.",
+        symptom=lambda healthy, broken: (
+            broken.val_loss == healthy.val_loss and broken.too_long != healthy.too_long
+        ),
+        caught_by="test_gpt_refuses_more_tokens_than_its_context",
+    ),
+    Sabotage(
+        name="no_tok_emb",
+        old="x = tokens + positions  # (B, T, C)",
+        new="x = positions.expand_as(tokens)  # (B, T, C)",
+        predict="The model is blind: it learns how often each character occurs and nothing else.",
+        symptom=lambda healthy, broken: broken.val_loss > broken.bigram + 0.5,
+        caught_by="test_gpt_knows_which_token_stands_there",
+    ),
+    Sabotage(
+        name="no_pos_emb",
+        old="x = tokens + positions  # (B, T, C)",
+        new="x = tokens  # (B, T, C)",
+        predict="Attention sees a bag of characters and cannot say which one was last but one: "
+        "worse, between counting pairs and healthy, and the curve looks like any other.",
+        symptom=lambda healthy, broken: hidden(healthy, broken, 0.02),
+        caught_by="test_gpt_knows_the_position_of_a_token",
+    ),
+    Sabotage(
+        name="no_blocks",
+        old="        x = self.blocks(x)  # (B, T, C)\n",
+        new="",
+        predict="From a token's embedding straight to the scores: counting pairs, no better.",
+        symptom=lambda healthy, broken: abs(broken.val_loss - broken.bigram) < 0.05,
+        caught_by="test_gpt_is_embeddings_blocks_norm_and_head_in_this_order",
+    ),
+    Sabotage(
+        name="no_ln_f",
+        old="        x = self.ln_f(x)  # (B, T, C)\n",
+        new="",
+        predict="The stream is near variance one when the head reads it: little or no harm.",
+        symptom=lambda healthy, broken: harmless(healthy, broken),
+        caught_by="test_gpt_is_embeddings_blocks_norm_and_head_in_this_order",
+    ),
+    Sabotage(
+        name="no_small_init",
+        old="std = 1 / math.sqrt(3 * parameter.shape[1])",
+        new="std = 1.0",
+        predict="The first guesses are confident and wrong: the loss starts far above ln V and "
+        "the run spends its steps on unlearning.",
+        symptom=lambda healthy, broken: (
+            broken.first_loss > 1.5 * healthy.first_loss
+            and broken.val_loss > healthy.val_loss + 0.1
+        ),
+        caught_by="test_gpt_starts_by_knowing_nothing",
+    ),
+    Sabotage(
+        name="zeroed_init",
+        old="nn.init.normal_(parameter, std=std)",
+        new="nn.init.zeros_(parameter)",
+        predict="The head learns; behind two zeros in a row nothing ever gets a gradient: "
+        "attention and MLP stay at zero for ever, and the model counts pairs.",
+        symptom=lambda healthy, broken: abs(broken.val_loss - broken.bigram) < 0.05,
+        caught_by="test_every_weight_of_a_fresh_gpt_begins_to_learn",
+    ),
+    Sabotage(
+        name="targets_not_shifted",
+        old="return data[at], data[at + 1]",
+        new="return data[at], data[at]",
+        predict="The answer stands in the question: the training loss falls to zero, and on real "
+        "predictions the model is worse than guessing.",
+        symptom=lambda healthy, broken: broken.train_loss < 0.1 and broken.val_loss > math.log(65),
+        caught_by="test_a_batch_holds_windows_and_the_same_windows_one_token_later",
+    ),
+    Sabotage(
+        name="targets_shifted_by_two",
+        old="return data[at], data[at + 1]",
+        new="return data[at], data[(at + 2) % len(data)]",
+        predict="It learns to skip a character: its training loss is worse than counting pairs, "
+        "its predictions of the next character worse than guessing, its text junk.",
+        symptom=lambda healthy, broken: (
+            broken.train_loss > broken.bigram and broken.val_loss > healthy.val_loss + 1
+        ),
+        caught_by="test_a_batch_holds_windows_and_the_same_windows_one_token_later",
+    ),
+]
+
+
+if __name__ == "__main__":
+    sys.exit(main("p05_gpt", SABOTAGES, experiment, figure, damage="val_loss"))

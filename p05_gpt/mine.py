@@ -1,0 +1,166 @@
+"""The book's training on your own layers: python -m p05_gpt.train --mine my/
+
+Each my/pNN_*.py that passes its project's checks takes the place of that project's build.py: what
+it holds of the names that the checks are about, in a copy of the projects that is imported for
+this run alone. Where a file is missing or wrong, and for the rest of the names, ours stays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+import types
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+
+from p01_autograd.cli import UsageError
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = re.compile(r"p\d\d_\w+")
+ALWAYS_OURS = {"CharTokenizer", "Trainer"}  # a run needs more of them than the checks ask for
+
+in_use: dict[str, Path] = {}  # project -> the reader's file that this copy of it stands on
+
+
+def add_flag(parser) -> None:
+    """--mine, for every training command."""
+    help = "train on your own layers: the pNN_*.py of this folder that pass their checks"
+    parser.add_argument("--mine", metavar="DIR", help=help)
+
+
+# Which files take part
+
+
+def passing(folder: str, used: tuple[str, ...]) -> dict[str, Path]:
+    """The files of `folder` that pass the checks of the projects in `used`; says which and why."""
+    if not Path(folder).is_dir():
+        raise UsageError(
+            f"there is no folder {folder}; python scripts/blank.py p04_attention begins one"
+        )
+    files = {}
+    for project in sorted(path.parent.name for path in ROOT.glob("p[0-9][0-9]_*/build.py")):
+        file = Path(folder, f"{project}.py")
+        if project in used:
+            print(f"{project:14} ", end="", flush=True)
+            passes, verdict = check(project, file)
+            print(f"{'yours' if passes else 'ours '}  {verdict}", flush=True)
+            if passes:
+                files[project] = file
+        elif file.is_file():
+            print(f"{project:14} ours   {file.as_posix()} has no part in this training")
+    if not files:
+        print(f"nothing in {folder} takes part")
+    return files
+
+
+def check(project: str, file: Path) -> tuple[bool, str]:
+    """Whether the file passes its project's checks, and what they say of it in a line."""
+    if not file.is_file():
+        return False, f"there is no {file.as_posix()}"
+    command = [sys.executable, "-m", "pytest", "-q", str(ROOT / project), "--build", str(file)]
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace"
+    )
+    summary = re.search(r"^\d+ of \d+ pass.*", done.stdout, re.MULTILINE)
+    if summary:
+        return done.returncode == 0, f"{file.as_posix()}: {summary[0]}"
+    said = (done.stderr.strip() or done.stdout.strip()).split("\n")[-1]
+    return False, said.removeprefix("ERROR: --build ")
+
+
+# The projects on these files
+
+
+def on(files: dict[str, Path], function, *args):
+    """function(*args), the function taken from a copy of its module that stands on the files."""
+    if not files:
+        return function(*args)
+    name = function.__module__
+    if name == "__main__":
+        name = sys.modules["__main__"].__spec__.name
+    with imported_on(files):
+        importlib.import_module("p05_gpt.mine").in_use = files
+        return getattr(importlib.import_module(name), function.__name__)(*args)
+
+
+@contextlib.contextmanager
+def imported_on(files: dict[str, Path]):
+    """Within, the projects are imported anew, on these files; afterwards all is as it was."""
+    before = {name: module for name, module in sys.modules.items() if PROJECT.match(name)}
+    for name in before:
+        if name != "p01_autograd.cli":  # its UsageError is caught outside
+            del sys.modules[name]
+    finder = Finder(files)
+    sys.meta_path.insert(0, finder)
+    # The reader's folder last, or my/p04_attention.py would hide the project of that name.
+    folders = [str(ROOT), *{str(path.resolve().parent) for path in files.values()}]
+    sys.path += folders
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+        del sys.path[-len(folders) :]
+        for name in [name for name in sys.modules if PROJECT.match(name)]:
+            del sys.modules[name]
+        sys.modules.update(before)
+
+
+class Finder:
+    """Finds pNN.build for those projects of which the reader has a file."""
+
+    def __init__(self, files: dict[str, Path]):
+        self.files = files
+
+    def find_spec(self, name, path=None, target=None):
+        project, _, module = name.partition(".")
+        if project not in self.files or module != "build":
+            return None
+        ours = str(ROOT / project / "build.py")
+        loader = Loader(name, ours, self.files[project])
+        return importlib.util.spec_from_file_location(name, ours, loader=loader)
+
+
+class Loader(SourceFileLoader):
+    """Runs our build.py, then the reader's, and puts theirs where both have a checked name."""
+
+    def __init__(self, name: str, ours: str, file: Path):
+        super().__init__(name, ours)
+        self.file = file
+
+    def exec_module(self, module):
+        super().exec_module(module)
+        project, path = module.__package__, str(self.file)
+        theirs = types.ModuleType(f"{project}.build_of_yours")
+        theirs.__file__, theirs.__package__ = path, project
+        sys.modules[theirs.__name__] = theirs
+        exec(compile(self.file.read_bytes(), path, "exec"), vars(theirs))
+        checks = (ROOT / project / "test_build.py").read_text(encoding="utf-8")
+        for name in set(re.findall(r'checks\("(\w+)', checks)) - ALWAYS_OURS:
+            if hasattr(module, name) and hasattr(theirs, name):
+                setattr(module, name, getattr(theirs, name))
+
+
+# What a run keeps of them, so that it can be sampled and resumed when they have changed
+
+
+def keep(run_folder: Path) -> None:
+    """Copy the files in use, and the modules beside them, into the run's folder."""
+    target = run_folder / "mine"
+    if target.is_dir():  # of a run that is being replaced
+        shutil.rmtree(target)
+    for folder in {path.parent for path in in_use.values()}:
+        target.mkdir(exist_ok=True)
+        for path in folder.glob("*.py"):
+            if path in in_use.values() or not PROJECT.match(path.stem):
+                shutil.copy(path, target)
+
+
+def kept(run_folder: Path) -> dict[str, Path]:
+    """The files that a run was made with; none if it was made with ours alone."""
+    files = sorted(Path(run_folder, "mine").glob("p[0-9][0-9]_*.py"))
+    return {path.stem: path for path in files}

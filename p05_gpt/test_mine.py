@@ -1,0 +1,139 @@
+"""The training commands on the reader's own files."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from p04_attention import build as attention
+from p05_gpt import mine, sample, train
+
+ROOT = Path(__file__).resolve().parents[1]
+SIZES = ["--n-layer=1", "--n-head=2", "--n-embd=8", "--block-size=8", "--steps=2"]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty folder to work in, with my/ and a small text."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my").mkdir()
+    (tmp_path / "text.txt").write_text("to be or not to be, " * 50, encoding="utf-8")
+    return tmp_path
+
+
+def write(name, text):
+    Path("my", name).write_text(text, encoding="utf-8")
+
+
+# Correct, in another style: one projection for queries, keys and values.
+FUSED = """
+
+class CausalSelfAttention(nn.Module):
+    def __init__(self, n_embd, n_head):
+        super().__init__()
+        if n_embd % n_head:
+            raise ValueError(f"{n_head} heads cannot share {n_embd} channels")
+        self.n_head = n_head
+        self.qkv = nn.Linear(n_embd, 3 * n_embd)
+        self.out = nn.Linear(n_embd, n_embd)
+
+    def forward(self, x):
+        B, T, C = x.shape
+        qkv = self.qkv(x).view(B, T, 3, self.n_head, C // self.n_head)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        y = scaled_dot_product_attention(q, k, v, causal_mask(T))
+        return self.out(y.transpose(1, 2).reshape(B, T, C))
+"""
+
+
+def write_attention(before=""):
+    ours = (ROOT / "p04_attention/build.py").read_text(encoding="utf-8")
+    write("p04_attention.py", before + ours.replace("from __future__", "# from __future__") + FUSED)
+
+
+def test_files_that_pass_take_the_place_of_ours_and_the_lines_say_so(folder, capsys):
+    write_attention()
+    write("p05_gpt.py", "def loss(logits, targets):\n    return logits.mean()\n")
+    write("p01_autograd.py", "")
+    flags = ["--mine", "my/", "--data", "text.txt", "--tokenizer", "char", "--out", "run", *SIZES]
+    before = dict(sys.modules)
+    assert train.main(flags) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines[:4]] == [
+        ["p01_autograd", "ours"],
+        ["p03_bpe", "ours"],
+        ["p04_attention", "yours"],
+        ["p05_gpt", "ours"],
+    ]
+    assert "has no part in this training" in lines[0]
+    assert "there is no my/p03_bpe.py" in lines[1]
+    assert "my/p04_attention.py:" in lines[2] and lines[2].endswith("pass")
+    assert "next: Block" in lines[3]
+    assert json.loads(Path("run/config.json").read_text("utf-8"))["mine"] == "my/"
+
+    # The run's weights are of their layer, and so is the model that samples from them.
+    assert [path.name for path in Path("run/mine").iterdir()] == ["p04_attention.py"]
+    assert sample.main(["--run", "run", "--tokens", "5"]) == 0
+    assert capsys.readouterr().out.strip("\n")
+
+    # What stands in this process is what stood in it before.
+    projects = {name: m for name, m in sys.modules.items() if mine.PROJECT.match(name)}
+    assert projects == {name: m for name, m in before.items() if mine.PROJECT.match(name)}
+    assert sys.modules["p04_attention.build"] is attention
+
+    # A run in its place that is on ours alone keeps nothing of it.
+    assert train.main([*flags[2:], "--overwrite"]) == 0
+    assert not Path("run/mine").exists()
+    assert sample.main(["--run", "run", "--tokens", "5"]) == 0
+
+
+def test_their_names_replace_ours_and_everything_builds_on_them(folder):
+    write("helper.py", "FACTOR = 3\n")
+    write_attention("import helper\n")
+    write("p05_gpt.py", "def loss(logits, targets):\n    return 'theirs'\n")
+    files = {name: Path("my", f"{name}.py") for name in ("p04_attention", "p05_gpt")}
+    with mine.imported_on(files):
+        import p04_attention
+        import p05_gpt
+        from p05_gpt import train as fresh
+
+        model = p05_gpt.GPT(10, 8, 2, 1, 8)
+        assert hasattr(model.blocks[0].attn, "qkv"), "our GPT stands on their attention"
+        assert p04_attention.CausalSelfAttention is type(model.blocks[0].attn)
+        assert fresh.loss(None, None) == "theirs" and p05_gpt.build.loss is fresh.loss
+        assert p05_gpt.generate.__module__ == "p05_gpt.build", "ours, where they have none"
+    from p05_gpt import GPT
+
+    assert not hasattr(GPT(10, 8, 2, 1, 8).blocks[0].attn, "qkv")
+
+
+def test_a_run_keeps_the_modules_that_a_file_imports(folder, monkeypatch):
+    write("helper.py", "")
+    write("p04_attention.py", "import helper\n")
+    write("p05_gpt.py", "does not pass\n")
+    monkeypatch.setattr(mine, "in_use", {"p04_attention": Path("my/p04_attention.py")})
+    Path("run").mkdir()
+    mine.keep(Path("run"))
+    names = {path.name for path in Path("run/mine").iterdir()}
+    assert names == {"helper.py", "p04_attention.py"}
+    assert mine.kept(Path("run")) == {"p04_attention": Path("run/mine/p04_attention.py")}
+
+
+@pytest.mark.parametrize(
+    "text, says",
+    [("def (", "does not parse"), ("import torchh", "torchh, which is not installed")],
+    ids=["syntax", "import"],
+)
+def test_a_file_that_does_not_load_is_told_in_a_line(folder, text, says):
+    write("p04_attention.py", text)
+    passes, verdict = mine.check("p04_attention", Path("my/p04_attention.py"))
+    assert not passes and says in verdict and "\n" not in verdict
+
+
+def test_a_folder_that_is_not_there(folder, capsys):
+    with pytest.raises(SystemExit) as end:
+        train.main(["--mine", "nowhere"])
+    out, err = capsys.readouterr()
+    assert end.value.code == 2 and not out
+    assert err.count("\n") == 1 and "no folder nowhere" in err
