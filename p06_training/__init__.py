@@ -1,1 +1,19 @@
 """Project 6: the training loop that survives contact."""
+
+from .build import (
+    CheckpointError,
+    Trainer,
+    clip_grad_norm,
+    load_checkpoint,
+    lr_at,
+    save_checkpoint,
+)
+
+__all__ = [
+    "CheckpointError",
+    "Trainer",
+    "clip_grad_norm",
+    "load_checkpoint",
+    "lr_at",
+    "save_checkpoint",
+]

@@ -1,0 +1,274 @@
+"""Four ways to tank a run, line by line: python -m p06_training.break_it
+
+The schedule, the clipping, the checkpoint, and two reflexes: gradients that are set to zero, and a
+validation part that is never trained on. The experiment is one small run of the Trainer to which
+three things happen: it begins at a high learning rate, it is saved and resumed, and it meets a
+damaged batch. About five seconds a run.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+
+from p01_autograd.sabotage import Sabotage, main
+from p05_gpt import run
+from p05_gpt.build import GPT, evaluate
+
+TRAINING, VALIDATION = 8_000, 800  # characters: few, so that a leak is learned by heart
+RESUMED, POISONED = 100, 180  # the steps before which these things happen
+WEIGHT = 100.0  # how much the damaged batch counts, where it should count 1
+SMOOTH = 20  # steps in one mean of the training loss
+RECIPE = {
+    "steps": 300,
+    "batch_size": 12,
+    "block_size": 32,
+    "accumulate": 1,
+    "max_lr": 7e-2,  # high: it trains well after a warmup, and not without one
+    "min_lr": 7e-4,
+    "warmup_steps": 40,
+    "clip": 1.0,
+    "eval_every": 20,
+}
+
+
+@dataclass
+class Numbers:
+    """One run; losses in nats per character."""
+
+    val_loss: float
+    train_loss: float  # mean of the last SMOOTH steps
+    loss_after_warmup: float  # mean of the SMOOTH steps after it
+    rise_at_restart: float  # the SMOOTH steps after it against those before
+    rise_after_poison: float  # the same; the damaged batch itself does not count
+    last_grad_norm: float  # mean of the last SMOOTH steps
+    largest_update: float  # of a step, as a share of the weights
+    rows: list[dict]  # as in metrics.jsonl, with "update", the update-to-weight ratio
+
+
+@cache
+def corpus():
+    """Ids to train on, ids to validate on, the size of the vocabulary: a stretch of Shakespeare."""
+    text = run.read_text(None)[: TRAINING + VALIDATION]
+    tokenizer = run.train_tokenizer("char", text, 0)
+    ids = run.encode(tokenizer, text)
+    return ids[:TRAINING], ids[TRAINING:], len(tokenizer.vocab)
+
+
+def new_trainer(build, seed: int):
+    """The module's Trainer on a small GPT, with AdamW as PyTorch makes it."""
+    train_ids, val_ids, vocab = corpus()
+    recipe = SimpleNamespace(**RECIPE, seed=seed)
+    torch.manual_seed(recipe.seed)
+    model = GPT(vocab, n_embd=64, n_head=4, n_layer=2, block_size=recipe.block_size)
+    return build.Trainer(model, [torch.optim.AdamW(model.parameters())], train_ids, val_ids, recipe)
+
+
+def experiment(build, seed: int = 1337) -> Numbers:
+    """A run with the module's schedule, clipping, checkpoints and Trainer."""
+    trainer, rows = new_trainer(build, seed), []
+    while trainer.steps_done < trainer.recipe.steps:
+        if trainer.steps_done == RESUMED:
+            trainer = resumed(build, trainer)
+        rows.append(watched_step(trainer))
+    losses = [row["train_loss"] for row in rows]
+    warm = RECIPE["warmup_steps"]
+    return Numbers(
+        val_loss=rows[-1]["val_loss"],
+        train_loss=mean(losses[-SMOOTH:]),
+        loss_after_warmup=mean(losses[warm : warm + SMOOTH]),
+        rise_at_restart=rise(losses, RESUMED),
+        rise_after_poison=rise(losses, POISONED + 1),
+        last_grad_norm=mean([row["grad_norm"] for row in rows[-SMOOTH:]]),
+        largest_update=max(row["update"] for row in rows),
+        rows=rows,
+    )
+
+
+def resumed(build, trainer):
+    """The trainer of a process that was started again and found the checkpoint of the first."""
+    with tempfile.TemporaryDirectory() as folder:
+        build.save_checkpoint(Path(folder, "step.pt"), trainer.state())
+        again = new_trainer(build, trainer.recipe.seed)
+        again.load_state(build.load_checkpoint(Path(folder, "step.pt")))
+    return again
+
+
+def watched_step(trainer) -> dict:
+    """The row of a step, with the validation loss at times and always the size of the update."""
+    before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
+    with damaged(trainer) if trainer.steps_done == POISONED else nullcontext():
+        row = trainer.step()
+    if trainer.steps_done % trainer.recipe.eval_every == 0:
+        row["val_loss"] = evaluate(trainer.model, trainer.val_ids, trainer.recipe.block_size)
+    after = trainer.model.parameters()
+    moved = sum((a - b).square().sum().item() for a, b in zip(after, before, strict=True))
+    return row | {"update": (moved / sum(b.square().sum().item() for b in before)) ** 0.5}
+
+
+@contextmanager
+def damaged(trainer):
+    """One token over and over, as from a damaged file, in a batch that counts WEIGHT times."""
+    kept = trainer.train_ids
+    trainer.train_ids = torch.zeros_like(kept)
+
+    def weigh(model, read, logits):
+        logits.register_hook(lambda grad: WEIGHT * grad)
+
+    hook = trainer.model.register_forward_hook(weigh)
+    try:
+        yield
+    finally:
+        hook.remove()
+        trainer.train_ids = kept
+
+
+def mean(numbers: list[float]) -> float:
+    return sum(numbers) / len(numbers)
+
+
+def rise(losses: list[float], step: int) -> float:
+    """How far the loss lies higher after a step than before it, the step before left out."""
+    return mean(losses[step : step + SMOOTH]) - mean(losses[step - 1 - SMOOTH : step - 1])
+
+
+def figure(healthy: list[Numbers], broken: list[Numbers]):
+    """Loss, gradient norm, update-to-weight ratio and learning rate over the steps."""
+    from p01_autograd.figures import BROKEN, HEALTHY, REFERENCE, subplots
+
+    fig, axes = subplots(2, 2, width=9.0, height=6.0)
+    panels = (
+        ("train_loss", "loss (nats/char), dots: validation"),
+        ("grad_norm", "gradient norm"),
+        ("update", "update / weights"),
+        ("lr", "learning rate"),
+    )
+    for ax, (name, title) in zip(axes.flat, panels, strict=True):
+        for runs, color, side in ((healthy, HEALTHY, "healthy"), (broken, BROKEN, "broken")):
+            found = [numbers.rows for numbers in runs if hasattr(numbers, "rows")]
+            for i, rows in enumerate(found):
+                label = side if i == 0 else None
+                steps, values = [row["step"] for row in rows], [row[name] for row in rows]
+                ax.plot(steps, values, color=color, lw=1, alpha=0.7, label=label)
+                if name == "train_loss":
+                    seen = [(row["step"], row["val_loss"]) for row in rows if "val_loss" in row]
+                    ax.plot(*zip(*seen, strict=True), ".", color=color, ms=5)
+        for step, what in ((RESUMED, "resumed"), (POISONED, "damaged")):
+            ax.axvline(step, color=REFERENCE, ls=":", lw=1, zorder=0)
+            if name == "train_loss":
+                ax.annotate(what, (step, 5.5), (3, 0), textcoords="offset points", size=9)
+        ax.set_title(title, size=12)
+        ax.set(xlabel="step")
+        if name in ("grad_norm", "update"):
+            ax.set(yscale="log")
+    axes[0, 0].set_ylim(1.5, 6)
+    axes[1, 1].legend()
+    return fig
+
+
+SABOTAGES = [
+    Sabotage(
+        name="no_warmup",
+        old="return max_lr * (step + 1) / warmup_steps",
+        new="return max_lr",
+        predict="AdamW's first steps move every weight by the whole rate, whatever its gradient: "
+        "the largest update of the run is its first, and the loss never makes up for it.",
+        symptom=lambda healthy, broken: (
+            broken.rows[0]["update"] == broken.largest_update
+            and broken.val_loss > healthy.val_loss + 0.05
+        ),
+        caught_by="test_lr_at_the_first_step_already_learns",
+    ),
+    Sabotage(
+        name="constant_rate",
+        old="return min_lr + (max_lr - min_lr) * 0.5 * (1 + math.cos(math.pi * done))",
+        new="return max_lr",
+        predict="The same curve as with the cosine at first; then it stays where the steps are too "
+        "long to settle, while the other one sinks.",
+        symptom=lambda healthy, broken: (
+            abs(broken.loss_after_warmup - healthy.loss_after_warmup) < 0.02
+            and broken.val_loss > healthy.val_loss + 0.05
+        ),
+        caught_by="test_lr_at_half_way_down_is_half_way_between",
+    ),
+    Sabotage(
+        name="no_clipping",
+        old="            grad.mul_(max_norm / norm)\n",
+        new="            pass\n",
+        predict="The same until the damaged batch. It throws the weights away, and AdamW's mean "
+        "of squares remembers it for a thousand steps: every later step is too small to repair it.",
+        symptom=lambda healthy, broken: (
+            broken.rise_after_poison > 0.3
+            and broken.rows[-1]["update"] < healthy.rows[-1]["update"]
+            and broken.val_loss > healthy.val_loss + 0.05
+        ),
+        caught_by="test_clip_grad_norm_scales_all_gradients_by_one_factor",
+    ),
+    Sabotage(
+        name="weights_alone_resumed",
+        old="""\
+            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(saved)
+            self.generator.set_state(state["batches"])
+""",
+        new="",
+        predict="A jump of the loss at the restart: AdamW's means start from nothing, as in a run "
+        "without a warmup. And the batches begin again from the first.",
+        symptom=lambda healthy, broken: (
+            broken.rise_at_restart > healthy.rise_at_restart + 0.1
+            and broken.rows[RESUMED]["update"] > 3 * healthy.rows[RESUMED]["update"]
+        ),
+        caught_by="test_Trainer_goes_on_exactly_where_its_state_was_taken",
+    ),
+    Sabotage(
+        name="batches_from_the_start",
+        old="""            self.generator.set_state(state["batches"])
+""",
+        new="",
+        predict="The resumed run reads the batches of the first part again. No curve shows it: "
+        "the loss at the restart is what it would have been, give or take a batch.",
+        symptom=lambda healthy, broken: (
+            broken.rows[RESUMED]["train_loss"] != healthy.rows[RESUMED]["train_loss"]
+            and abs(broken.rise_at_restart - healthy.rise_at_restart) < 0.1
+            and abs(broken.val_loss - healthy.val_loss) < 0.1
+        ),
+        caught_by="test_Trainer_goes_on_exactly_where_its_state_was_taken",
+    ),
+    Sabotage(
+        name="no_zero_grad",
+        old="""        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+""",
+        new="",
+        predict="Every step follows the sum of all gradients so far. Clipping and AdamW hide the "
+        "size of the step, so the run limps on; the gradient norm, at the clip for ever, tells.",
+        symptom=lambda healthy, broken: (
+            broken.last_grad_norm > 2 * healthy.last_grad_norm
+            and broken.val_loss > healthy.val_loss + 0.2
+        ),
+        caught_by="test_Trainer_forgets_the_gradients_of_the_step_before",
+    ),
+    Sabotage(
+        name="leak",
+        old="self.train_ids = train_ids  # (N,)",
+        new="self.train_ids = torch.cat([train_ids, val_ids])",
+        predict="The validation loss is better than it can be: as low as the training loss, where "
+        "an honest run of this length lies above it.",
+        symptom=lambda healthy, broken: (
+            broken.val_loss < healthy.val_loss - 0.02
+            and broken.val_loss - broken.train_loss < 0.6 * (healthy.val_loss - healthy.train_loss)
+        ),
+        caught_by="test_Trainer_never_trains_on_the_validation_part",
+    ),
+]
+
+
+if __name__ == "__main__":
+    sys.exit(main("p06_training", SABOTAGES, experiment, figure, damage="val_loss"))

@@ -1,0 +1,325 @@
+"""Short runs with a known illness, to put the doctor to the test: python -m p06_training.cases
+
+Every run is drawn from its seed: text, tokens, model, optimizer, rate, batch and length differ. The
+thresholds in doctor.py were chosen while looking at seeds below HELD_OUT, never at the others.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from tqdm import tqdm
+
+from p01_autograd.cli import Parser, at_least
+from p03_bpe import CharTokenizer, RegexTokenizer
+from p03_bpe.corpus import load_corpus
+
+from .build import Trainer
+from .doctor import diagnose
+from .train import build_model, build_optimizers
+
+HELD_OUT = 2000
+
+
+def make(case: str, seed: int) -> list[dict]:
+    """The metrics of a run of this kind."""
+    draw = random.Random(f"{case} {seed}")
+    live = draw.choice(CASES[case])
+    short = live in (by_heart, trained_on_both, validated_on_training_text)
+    text = load_corpus()[draw.randrange(900_000) :][:100_000] if short else some_text(draw)
+    tokenizer = CharTokenizer(text)
+    if draw.random() < 0.3:
+        tokenizer = RegexTokenizer()
+        tokenizer.train(text[:60_000], draw.choice([300, 400, 600, 1000]))
+    ids = torch.tensor(tokenizer.encode(text))
+    recipe = some_recipe(draw, len(tokenizer.vocab))
+    if short:  # a text that can be learned by heart
+        ids = ids[: draw.randrange(1500, 3000)]
+        recipe.n_layer, recipe.n_embd, recipe.batch_size, recipe.block_size = 2, 64, 16, 32
+        recipe.steps, recipe.eval_every = 500, 20
+        recipe.max_lr, recipe.dropout = draw.choice([4e-3, 6e-3]), 0.0
+        recipe.min_lr = recipe.max_lr / 10
+    cut = int(0.8 * len(ids))
+    model = build_model(recipe)
+    optimizers = build_optimizers(model, recipe)
+    trainer = Trainer(model, optimizers, ids[:cut], ids[cut:][:4000], recipe)
+    return list(live(trainer, draw))
+
+
+def some_text(draw) -> str:
+    """A stretch of Shakespeare, of Python, or of words drawn at random."""
+    size = draw.choice([40_000, 100_000, 400_000])
+    kind = draw.choice(["shakespeare", "shakespeare", "python", "words"])
+    if kind == "shakespeare":
+        text = load_corpus()
+    elif kind == "python":
+        paths = sorted(Path(random.__file__).parent.glob("[a-z]*.py"))
+        text = "".join(path.read_text(encoding="utf-8") for path in draw.sample(paths, 40))
+    else:
+        letters = "etaoinshrdlucmfw"
+        words = ["".join(draw.choices(letters, k=draw.randint(2, 8))) for _ in range(500)]
+        text = " ".join(draw.choices(words, [1 / (i + 1) for i in range(500)], k=size // 4))
+    start = draw.randrange(max(1, len(text) - size))
+    return text[start : start + size]
+
+
+def some_recipe(draw, vocab: int) -> SimpleNamespace:
+    """A recipe as a reader would choose it."""
+    steps = draw.choice([120, 160, 200, 250, 350])
+    max_lr = draw.choice([1e-3, 2e-3, 4e-3, 8e-3])
+    return SimpleNamespace(
+        vocab=vocab,
+        n_layer=draw.choice([1, 2, 3]),
+        n_head=2,
+        n_embd=draw.choice([32, 48, 64]),
+        block_size=draw.choice([16, 32, 48]),
+        batch_size=draw.choice([4, 8, 12, 16]),
+        accumulate=1,
+        steps=steps,
+        optimizer=draw.choice(["adamw", "muon"]),
+        max_lr=max_lr,
+        min_lr=max_lr / draw.choice([1, 10, 100]),
+        warmup_steps=draw.choice([steps // 50, steps // 20, steps // 10]),
+        clip=draw.choice([1.0, 1e9]),
+        eval_every=draw.choice([10, 20, 25, 60]),
+        seed=draw.randrange(10_000),
+        weight_decay=0.1,
+        dropout=draw.choice([0.0, 0.0, 0.1, 0.2]),
+        device="cpu",
+    )
+
+
+# How a run goes: each takes a trainer before its first step and yields a row for every step
+
+
+def well(trainer, draw) -> Iterator[dict]:
+    yield from trainer.run()
+
+
+def well_for_longer(trainer, draw):
+    trainer.recipe.steps, trainer.recipe.eval_every = draw.choice([500, 700]), 50
+    yield from trainer.run()
+
+
+def well_on_little_text(trainer, draw):
+    trainer.train_ids = trainer.train_ids[: draw.choice([15_000, 25_000])]
+    trainer.recipe.dropout = 0.1
+    yield from trainer.run()
+
+
+def well_without_a_warmup(trainer, draw):
+    trainer.recipe.warmup_steps, trainer.recipe.min_lr = 0, trainer.recipe.max_lr / 100
+    yield from trainer.run()
+
+
+def uphill(trainer, draw):
+    """Every step in the wrong direction, from the start or from some moment on."""
+    if draw.random() < 0.5:
+        yield from until(trainer, somewhere(trainer, draw))
+    for parameter in trainer.model.parameters():
+        parameter.register_hook(torch.neg)
+    yield from trainer.run()
+
+
+def faster_and_faster(trainer, draw):
+    recipe, growth = trainer.recipe, draw.choice([500, 1500])
+    for step in range(1, recipe.steps + 1):
+        recipe.max_lr = recipe.min_lr = 1e-3 * growth ** (step / recipe.steps)
+        yield from until(trainer, step)
+
+
+def poisoned(trainer, draw):
+    """One to three batches of noise in a good text."""
+    yield from until(trainer, somewhere(trainer, draw))
+    kept = trainer.train_ids
+    trainer.train_ids = torch.randint(trainer.recipe.vocab, kept.shape)
+    yield from until(trainer, trainer.steps_done + draw.choice([1, 2, 3]))
+    trainer.train_ids = kept
+    yield from trainer.run()
+
+
+def stumbled(trainer, draw):
+    """Two steps at a rate of 0.2, early enough to get over them."""
+    factor = 0.2 / trainer.recipe.max_lr
+    yield from until(trainer, trainer.recipe.steps // 3)
+    for optimizer in trainer.optimizers:
+        for group in optimizer.param_groups:
+            group["lr_factor"] = factor * group.get("lr_factor", 1.0)
+    yield from until(trainer, trainer.steps_done + 2)
+    for optimizer in trainer.optimizers:
+        for group in optimizer.param_groups:
+            group["lr_factor"] /= factor
+    yield from trainer.run()
+
+
+def too_fast_from_here(trainer, draw):
+    yield from until(trainer, somewhere(trainer, draw))
+    trainer.recipe.max_lr, trainer.recipe.min_lr = 0.8, 0.4
+    yield from trainer.run()
+
+
+def knocked_out(trainer, draw):
+    """The weights get a blow from which the end of the schedule is too slow to recover."""
+    yield from until(trainer, somewhere(trainer, draw))
+    with torch.no_grad():
+        for parameter in trainer.model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 3 * parameter.std(correction=0))
+    trainer.recipe.max_lr = trainer.recipe.min_lr = 2e-5
+    yield from trainer.run()
+
+
+def no_gradient(trainer, draw):
+    for parameter in trainer.model.parameters():
+        parameter.register_hook(torch.zeros_like)
+    yield from trainer.run()
+
+
+def shuffled_text(trainer, draw):
+    """What came before says nothing about what comes next."""
+    trainer.recipe.steps = max(200, trainer.recipe.steps)
+    trainer.train_ids = trainer.train_ids[torch.randperm(len(trainer.train_ids))]
+    yield from trainer.run()
+
+
+def at_a_rate_of(*rates, **changes):
+    def live(trainer, draw):
+        rate = draw.choice(rates)
+        trainer.recipe.max_lr, trainer.recipe.min_lr = rate, rate / 10
+        vars(trainer.recipe).update(changes)
+        yield from trainer.run()
+
+    return live
+
+
+def from_old_weights(trainer, draw):
+    """Resumed with the weights of long before, at the step it had reached."""
+    when = somewhere(trainer, draw)
+    yield from until(trainer, when // 6)
+    old = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    yield from until(trainer, when)
+    trainer.model.load_state_dict(old)
+    trainer.optimizers = build_optimizers(trainer.model, trainer.recipe)
+    yield from trainer.run()
+
+
+def without_the_head(trainer, draw):
+    """Resumed from a file that lacks a part; the schedule may begin anew as well."""
+    yield from until(trainer, somewhere(trainer, draw))
+    trainer.model.head.load_state_dict(build_model(trainer.recipe).head.state_dict())
+    trainer.optimizers = build_optimizers(trainer.model, trainer.recipe)
+    if draw.random() < 0.5:
+        yield from trainer.run()
+        return
+    done = trainer.steps_done
+    trainer.recipe.steps, trainer.steps_done = trainer.recipe.steps - done, 0
+    for row in trainer.run():
+        yield row | {"step": row["step"] + done}
+
+
+def by_heart(trainer, draw):
+    yield from trainer.run()
+
+
+def trained_on_both(trainer, draw):
+    trainer.train_ids = torch.cat([trainer.train_ids, trainer.val_ids])
+    yield from trainer.run()
+
+
+def validated_on_training_text(trainer, draw):
+    size = len(trainer.train_ids)
+    start = draw.randrange(size // 2)
+    trainer.val_ids = trainer.train_ids[start : start + size // 4]
+    yield from trainer.run()
+
+
+def never_zeroed(trainer, draw):
+    for optimizer in trainer.optimizers:
+        optimizer.zero_grad = lambda: None
+    yield from trainer.run()
+
+
+def not_a_number(trainer, draw):
+    yield from until(trainer, somewhere(trainer, draw))
+    with torch.no_grad():
+        draw.choice(list(trainer.model.parameters())).mul_(draw.choice([math.nan, math.inf]))
+    yield from until(trainer, trainer.steps_done + 20)
+
+
+def until(trainer: Trainer, step: int) -> Iterator[dict]:
+    yield from trainer.run(stop=lambda: trainer.steps_done >= step)
+
+
+def somewhere(trainer: Trainer, draw) -> int:
+    """A step in the middle third, roughly."""
+    return int(trainer.recipe.steps * draw.uniform(0.35, 0.75))
+
+
+CASES = {
+    "healthy": [well],
+    "healthy, long": [well_for_longer],
+    "healthy, little text": [well_on_little_text],
+    "healthy, no warmup": [well_without_a_warmup],
+    "diverging": [uphill, faster_and_faster],
+    "spike and recovered": [poisoned, poisoned, stumbled],
+    "spike and lost": [too_fast_from_here, knocked_out],
+    "plateau from the start": [no_gradient, shuffled_text],
+    "learning rate too high": [at_a_rate_of(0.3, 0.6, 1.0)],
+    "learning rate too low": [at_a_rate_of(1e-5, 2e-5, 5e-5)],
+    "no warmup": [at_a_rate_of(0.15, 0.2, warmup_steps=0)],
+    "jump at a restart": [from_old_weights, without_the_head],
+    "memorising": [by_heart],
+    "leak": [trained_on_both, validated_on_training_text],
+    "gradients accumulating": [never_zeroed],
+    "NaN": [not_a_number],
+}
+
+
+def named_right(case: str, names: list[str]) -> bool:
+    """Whether the first finding is the illness, or a healthy run has none."""
+    return not names if case.startswith("healthy") else names[:1] == [case]
+
+
+def recorded(case: str, seed: int, folder: Path) -> list[dict]:
+    """make(case, seed), kept in a file of `folder` once it is there."""
+    path = folder / f"{case.replace(' ', '_').replace(',', '')}-{seed}.jsonl"
+    if not path.exists():
+        lines = "".join(json.dumps(row) + "\n" for row in make(case, seed))
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(lines, encoding="utf-8")
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = Parser(prog="python -m p06_training.cases", description=__doc__.split("\n")[0])
+    add = parser.add_argument
+    add("--each", type=at_least(1), default=4, metavar="N", help="runs a case; default: 4")
+    add("--first", type=at_least(0), default=HELD_OUT, metavar="SEED", help="default: %(default)s")
+    add("--keep", default="runs/p06_cases", metavar="DIR", help="where the curves are kept")
+    args = parser.parse_args(argv)
+    jobs = [(case, args.first + i) for case in CASES for i in range(args.each)]
+    said: dict[str, list] = {case: [] for case in CASES}
+    for case, seed in tqdm(jobs, unit="run", mininterval=0.1 if sys.stderr.isatty() else 10):
+        findings = diagnose(recorded(case, seed, Path(args.keep)))
+        said[case].append([finding.name for finding in findings])
+    right = {True: 0, False: 0}  # by whether healthy
+    for case, lists in said.items():
+        good = [named_right(case, names) for names in lists]
+        wrong = [" + ".join(names) or "healthy" for ok, names in zip(good, lists) if not ok]
+        right[case.startswith("healthy")] += sum(good)
+        print(f"{case:24}{sum(good):3} of {len(lists)}   {'; '.join(wrong)}".rstrip())
+    healthy = sum(len(lists) for case, lists in said.items() if case.startswith("healthy"))
+    print(f"ill: {right[False]} of {len(jobs) - healthy} named right")
+    print(f"healthy: {healthy - right[True]} of {healthy} with a false alarm")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,411 @@
+"""What the loop costs, and how far it carries: python -m p06_training.measure
+
+Without a name the parts overhead, checkpoint, scaling and plan, about a minute together on a quiet
+machine; with --all the last one too, which trains:
+
+    overhead    what logging, clipping and warnings add to the bare step
+    checkpoint  the time that saving takes, as a share of the run's
+    scaling     one process against two: tokens per second, and whether the losses agree
+    plan        a step on 1, 8, 64 and 1,024 workers, computed from what is measured here
+    recipe      the default run: time to the loss of nanoGPT's CPU recipe, and where it ends
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from types import SimpleNamespace
+
+import torch
+from torch import distributed, multiprocessing
+
+from p01_autograd.cli import Parser, UsageError, at_least, print_anything
+from p05_gpt import run
+from p05_gpt.build import get_batch, loss
+from p05_gpt.measure import RECIPE_LOSS, RECIPE_STEPS, recipe_seconds, seconds
+
+from . import train
+from .build import Trainer, clip_grad_norm, save_checkpoint
+from .doctor import diagnose
+
+WORKERS = (1, 8, 64, 1024)
+FASTER = 100  # a GPU for a core, to see what that leaves of the plan
+SIZES = (1, 1_000, 30_000, 1_000_000, 3_000_000)  # floats in a measured exchange
+
+
+@functools.cache
+def data():
+    """The settings of the default run, and its text as run.load_data gives it."""
+    args = train.parse_flags(["--device", "cpu"])[1]
+    return args, run.load_data(args)
+
+
+def new_run(folder: Path, **changed) -> tuple[Trainer, dict]:
+    """A trainer with the default settings, and what train.follow asks for besides."""
+    args, (tokenizer, train_ids, val_ids, tokens_per_char, digest) = data()
+    config = run.config_of(args, tokenizer, torch.device("cpu"), digest) | changed
+    config = SimpleNamespace(**config | {"torch_version": str(torch.__version__)})
+    model = train.build_model(config)
+    optimizers = train.build_optimizers(model, config)
+    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    job = {"folder": folder, "tokenizer": tokenizer, "tokens_per_char": tokens_per_char}
+    return Trainer(model, optimizers, train_ids, val_ids, config), job
+
+
+# overhead
+
+
+def bare_steps(trainer: Trainer, n: int) -> float:
+    """Seconds for n steps with nothing around them: batch, loss, gradients, update."""
+    config = trainer.recipe
+    start = time.perf_counter()
+    for _ in range(n):
+        x, y = get_batch(trainer.train_ids, config.block_size, config.batch_size, trainer.generator)
+        for optimizer in trainer.optimizers:
+            optimizer.zero_grad()
+        loss(trainer.model(x), y).backward()
+        for optimizer in trainer.optimizers:
+            optimizer.step()
+    return time.perf_counter() - start
+
+
+def looped_steps(trainer: Trainer, job: dict, n: int) -> float:
+    """Seconds for n steps of the training command: with schedule, clipping, log and warnings."""
+    until = trainer.steps_done + n
+    stop = SimpleNamespace(is_set=lambda: trainer.steps_done >= until)
+    before = trainer.seconds
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        stderr, sys.stderr = sys.stderr, nowhere  # the bar
+        try:
+            train.follow(trainer, stop, job)
+        finally:
+            sys.stderr = stderr
+    return trainer.seconds - before
+
+
+def overhead(args):
+    """The bare step and the loop in turns; the curve is as long as at the end of a default run."""
+    with tempfile.TemporaryDirectory() as folder:
+        trainer, job = new_run(Path(folder), steps=10**6, eval_every=10**6, checkpoint_every=10**6)
+        trainer.recipe.warmup_steps = 10**6  # the rate does not matter here
+        length = train.parse_flags([])[1].steps
+        row = {"step": 0, "seconds": 0.0, "train_loss": 4.0, "lr": 4e-3, "grad_norm": 0.5}
+        trainer.metrics = [row | {"step": step} for step in range(1, length + 1)]
+        trainer.steps_done = length
+        bare_steps(trainer, 5)
+        bare, looped = [], []
+        for _ in range(args.repeats):
+            bare.append(bare_steps(trainer, 20) / 20)
+            looped.append(looped_steps(trainer, job, 20) / 20)
+        parameters = list(trainer.model.parameters())
+        clip = seconds(lambda: clip_grad_norm(parameters, 1.0), 20)
+        warn = seconds(lambda: diagnose(trainer.metrics), 3) / 20
+    both = [b / a - 1 for a, b in zip(bare, looped, strict=True)]
+    print(
+        f"bare step      {1e3 * median(bare):7.2f} ms\n"
+        f"in the loop    {1e3 * median(looped):7.2f} ms   {median(both):+.1%} "
+        f"({min(both):+.1%} to {max(both):+.1%} in {len(both)} rounds of 20 steps)\n"
+        f"of which: clipping {1e3 * clip:.2f} ms, warnings {1e3 * warn:.2f} ms a step (the doctor "
+        f"reads {len(trainer.metrics):,} rows every 20 steps)"
+    )
+
+
+# checkpoint
+
+
+def checkpoint(args):
+    """The newest state at every interval, the best one and its weights at every validation."""
+    with tempfile.TemporaryDirectory(dir=runs_folder()) as folder:
+        trainer, _ = new_run(Path(folder))
+        bare_steps(trainer, 3)  # so that the optimizers have a state
+        step = median(bare_steps(trainer, 1) for _ in range(20))
+        place = Path(folder) / "checkpoints"
+        save = seconds(lambda: trainer.save(place), 7)
+        best = seconds(lambda: save_checkpoint(place / "best.pt", trainer.state()), 7)
+        weights = seconds(lambda: train.save_weights(trainer.model, Path(folder)), 7)
+        size = (place / "best.pt").stat().st_size
+    every, eval_every = trainer.recipe.checkpoint_every, trainer.recipe.eval_every
+    share = (save / every + (best + weights) / eval_every) / step
+    print(
+        f"{size / 1e6:.1f} MB in {1e3 * save:.0f} ms every {every} steps; the best one and its "
+        f"weights in {1e3 * (best + weights):.0f} ms at most every {eval_every}\n"
+        f"a step takes {1e3 * step:.1f} ms: {share:.2%} of the run's time"
+    )
+
+
+def runs_folder() -> str:
+    """Where runs are kept, so that what is measured is their disk."""
+    Path("runs").mkdir(exist_ok=True)
+    return "runs"
+
+
+# scaling
+
+
+def trained(processes: int, threads: int, *flags) -> list[dict]:
+    """The metrics of the training command, under torchrun if there is more than one process."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, *(torchrun if processes > 1 else [])]
+        command += ["-m", "p06_training.train", "--device", "cpu", "--out", f"{folder}/run", *flags]
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, encoding="utf-8"
+        )
+        if done.returncode:
+            raise UsageError(f"the run ended with: {done.stderr.strip().splitlines()[-1:]}")
+        lines = Path(folder, "run", "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def scaling(args):
+    """The same batch on one core, on two threads of one process, and on two processes."""
+    n = args.steps
+    flags = ["--steps", str(n), "--eval-every", str(10 * n)]
+    config = data()[0]
+    tokens = config.batch_size * config.block_size
+    first = None
+    print(f"{'processes':>9} {'threads':>7} {'tokens/s':>9} {'times':>6} {'losses differ by':>17}")
+    for processes, threads in ((1, 1), (1, 2), (2, 1)):
+        rows = trained(processes, threads, *flags)
+        late = [b["seconds"] - a["seconds"] for a, b in pairwise(rows[4:-1])]
+        speed, losses = tokens / median(late), [row["train_loss"] for row in rows]
+        first = first or (speed, losses)
+        apart = max(abs(a - b) for a, b in zip(first[1], losses, strict=True))
+        print(f"{processes:9} {threads:7} {speed:9,.0f} {speed / first[0]:6.2f} {apart:17.1e}")
+    print(
+        f"{config.batch_size} windows of {config.block_size} a step, whatever the number of "
+        f"processes; largest difference of {n} losses from the first line's"
+    )
+
+
+# plan
+
+
+def exchanges(rank: int, folder: str, sizes: tuple[int, ...], found) -> None:
+    """In each of two processes: the median time of an all-reduce of so many floats."""
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2
+    )
+    for size in sizes:
+        numbers = torch.zeros(size)
+        taken = seconds(lambda numbers=numbers: distributed.all_reduce(numbers), 15)
+        if rank == 0:
+            found.put((size, taken))
+    distributed.barrier()
+    distributed.destroy_process_group()
+
+
+def measured_exchange() -> list[tuple[int, float]]:
+    """Floats and seconds of all-reduces between two processes of this machine."""
+    context = multiprocessing.get_context("spawn")
+    found = context.SimpleQueue()
+    with tempfile.TemporaryDirectory() as folder:
+        multiprocessing.spawn(exchanges, (folder, SIZES, found), nprocs=2)
+    return [found.get() for _ in SIZES]
+
+
+def exchange_seconds(workers: int, n_bytes: float, latency: float, bandwidth: float) -> float:
+    """A ring all-reduce: 2 (n - 1) messages one after another, each of an n-th of the bytes.
+
+    >>> exchange_seconds(1, 1e6, 1e-4, 1e9), exchange_seconds(2, 1e6, 1e-4, 1e9)
+    (0.0, 0.0012)
+    """
+    return 2 * (workers - 1) * (latency + n_bytes / workers / bandwidth)
+
+
+def step_times() -> tuple[float, float]:
+    """Seconds of a step that do not depend on the batch, and seconds for each window; one core."""
+    threads, times = torch.get_num_threads(), []
+    torch.set_num_threads(1)
+    try:
+        for windows in (4, 24):
+            with tempfile.TemporaryDirectory() as folder:
+                trainer, _ = new_run(Path(folder), batch_size=windows)
+                bare_steps(trainer, 2)
+                times.append(median(bare_steps(trainer, 1) for _ in range(12)))
+    finally:
+        torch.set_num_threads(threads)
+    per_window = (times[1] - times[0]) / 20
+    return max(0.0, times[0] - 4 * per_window), per_window
+
+
+def plan(args):
+    """Three ways to use more workers, each connected as these two processes are."""
+    fixed, per_window = step_times()
+    found = measured_exchange()
+    latency, (size, taken) = found[0][1] / 2, found[-1]
+    bandwidth = 4 * size / (taken - 2 * latency)
+    with tempfile.TemporaryDirectory() as folder:
+        model = new_run(Path(folder))[0].model
+    n_bytes = 4 * sum(parameter.numel() for parameter in model.parameters())
+    print("an all-reduce between two processes of this machine")
+    for size, taken in found:
+        print(f"  {4 * size / 1e3:10,.1f} kB {1e3 * taken:8.2f} ms")
+    print(
+        f"a message costs {1e6 * latency:.0f} us, and {bandwidth / 1e9:.2f} GB/s go through\n"
+        f"a step on one core: {1e3 * fixed:.1f} ms and {1e3 * per_window:.2f} ms a window; "
+        f"its gradients are {n_bytes / 1e6:.1f} MB\n"
+    )
+    ways = {  # windows a worker has in a step, and how many times as fast as a core it is
+        "12 windows each": (lambda n: 12, 1),
+        "1,024 windows shared out": (lambda n: 1024 / n, 1),
+        f"12 windows each, workers {FASTER} times as fast": (lambda n: 12, FASTER),
+    }
+    curves = {}
+    for name, (windows, faster) in ways.items():
+        print(name)
+        print(f"{'workers':>9} {'compute':>12} {'exchange':>12} {'share':>6} {'windows/s':>10}")
+        curves[name] = []
+        for n in (2**i for i in range(11)):
+            compute = (fixed + windows(n) * per_window) / faster
+            exchange = exchange_seconds(n, n_bytes, latency, bandwidth)
+            curves[name].append((n, compute, exchange))
+            if n in WORKERS:
+                step = compute + exchange
+                print(
+                    f"{n:9,} {1e3 * compute:9.1f} ms {1e3 * exchange:9.1f} ms "
+                    f"{exchange / step:6.0%} {n * windows(n) / step:10,.0f}"
+                )
+        over = next((n for n, compute, exchange in curves[name] if exchange > compute), None)
+        print(
+            f"the exchange takes longer than the work from {over:,} workers on\n"
+            if over
+            else "the work takes longer than the exchange for all of them\n"
+        )
+    return lambda: draw_plan(curves)
+
+
+def draw_plan(curves: dict):
+    from p01_autograd.figures import BROKEN, HEALTHY, subplots
+
+    figure, axes = subplots(1, len(curves), width=11.0)
+    for ax, (name, points) in zip(axes, curves.items(), strict=True):
+        n, compute, exchange = zip(*points, strict=True)
+        ax.plot(n, [1e3 * t for t in compute], color=HEALTHY, label="compute")
+        ax.plot(n[1:], [1e3 * t for t in exchange[1:]], color=BROKEN, ls="--", label="exchange")
+        ax.set(xscale="log", yscale="log", xlabel="workers")
+        ax.set_xticks(WORKERS, [f"{n:,}" for n in WORKERS])
+        ax.minorticks_off()
+        ax.set_title(name.replace(", ", ",\n"), size=11)
+    axes[0].set_ylabel("ms a step")
+    axes[0].legend()
+    return figure
+
+
+# recipe
+
+
+def recipe(args):
+    """Both clocks start with the training loop; validations count for us and not for the recipe."""
+    runs = []
+    print(
+        f"seed   recipe to    ours: below {RECIPE_LOSS} at         ratio   ours, best\n"
+        f"          {RECIPE_LOSS}    step  nats/char       time   of times   nats/char    all of it"
+    )
+    for seed in range(args.seed, args.seed + args.seeds):
+        theirs = recipe_seconds(200, seed)
+        rows = [
+            row
+            for row in trained(1, torch.get_num_threads(), "--seed", str(seed))
+            if "val_loss" in row
+        ]
+        at = next(row for row in rows if row["val_nats_per_char"] < RECIPE_LOSS)
+        best = min(row["val_nats_per_char"] for row in rows)
+        print(
+            f"{seed:4} {theirs:9.1f} s {at['step']:6} {at['val_nats_per_char']:10.4f} "
+            f"{at['seconds']:8.1f} s {at['seconds'] / theirs:10.3f} {best:11.4f} "
+            f"{rows[-1]['seconds']:10.0f} s",
+            flush=True,
+        )
+        runs.append((theirs, rows))
+    print(f"the recipe's time: 200 of its steps, for {RECIPE_STEPS:,}")
+    return lambda: draw_recipe(runs)
+
+
+def draw_recipe(runs):
+    from p01_autograd.figures import HEALTHY, REFERENCE, subplots
+
+    figure, ax = subplots()
+    for i, (theirs, rows) in enumerate(runs):
+        ax.plot(
+            [row["seconds"] for row in rows],
+            [row["val_nats_per_char"] for row in rows],
+            color=HEALTHY,
+            marker=".",
+            lw=1.5,
+            label="ours" if i == 0 else None,
+        )
+        ax.plot(
+            theirs,
+            RECIPE_LOSS,
+            "x",
+            color=REFERENCE,
+            label="where the recipe ends" if i == 0 else None,
+        )
+    ax.axhline(RECIPE_LOSS, color=REFERENCE, ls="--", lw=1)
+    ax.set(xlabel="seconds of training", ylabel="validation loss (nats per character)")
+    ax.legend()
+    return figure
+
+
+PARTS = {part.__name__: part for part in (overhead, checkpoint, scaling, plan, recipe)}
+QUICK = ("overhead", "checkpoint", "scaling", "plan")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    print_anything()
+    parser = Parser(
+        prog="python -m p06_training.measure",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("parts", nargs="*", metavar="PART", help=f"default: {' '.join(QUICK)}")
+    add("--all", action="store_true", help="every part")
+    for flag, default, what in (
+        ("repeats", 9, "overhead: rounds"),
+        ("steps", 40, "scaling: steps of a run"),
+        ("seeds", 3, "recipe: runs"),
+    ):
+        add(
+            f"--{flag}",
+            type=at_least(1),
+            default=default,
+            metavar="N",
+            help=f"{what}; default: %(default)s",
+        )
+    add("--seed", type=at_least(0), default=1, help="recipe: the first seed; default: %(default)s")
+    args = parser.parse_args(argv)
+    for name in args.parts:
+        if name not in PARTS:
+            parser.error(f"there is no part {name}; there are {', '.join(PARTS)}")
+    try:
+        for name in args.parts or (PARTS if args.all else QUICK):
+            print(f"\n{name}\n", flush=True)
+            draw = PARTS[name](args)
+            if draw:
+                path = Path("runs/p06_training/measure", f"{name}.png")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                draw().savefig(path)
+                print(f"figure: {path.as_posix()}")
+    except UsageError as error:
+        parser.error(str(error))
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,97 @@
+"""What break_it measures: the same run for the same seed, and nothing left behind by the damage."""
+
+import math
+
+import pytest
+import torch
+
+from p01_autograd.sabotage import sabotaged
+from p06_training import break_it, build
+from p06_training.break_it import SABOTAGES, experiment
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    """A tenth of the run: what is checked here is the instrument, not the verdicts."""
+    few = {"steps": 36, "warmup_steps": 4, "eval_every": 6, "batch_size": 4, "block_size": 8}
+    monkeypatch.setattr(break_it, "RECIPE", break_it.RECIPE | few)
+    monkeypatch.setattr(break_it, "SMOOTH", 4)
+    monkeypatch.setattr(break_it, "RESUMED", 12)
+    monkeypatch.setattr(break_it, "POISONED", 24)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def module(name):
+    return sabotaged("p06_training", next(s for s in SABOTAGES if s.name == name))
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_one_others():
+    assert experiment(build) == experiment(build)
+    assert experiment(build, seed=1).val_loss != experiment(build).val_loss
+
+
+def test_resuming_changes_nothing_where_the_checkpoint_is_whole(monkeypatch):
+    numbers = experiment(build)
+    monkeypatch.setattr(break_it, "resumed", lambda build, trainer: trainer)
+    assert experiment(build) == numbers
+
+
+def test_the_damage_is_one_batch_and_heavy():
+    trainer = break_it.new_trainer(build, 1)
+    kept, norms = trainer.train_ids, []
+    for _ in range(2):
+        with break_it.damaged(trainer):
+            norms.append(trainer.step()["grad_norm"])
+        norms.append(trainer.step()["grad_norm"])
+    assert trainer.train_ids is kept
+    assert min(norms[::2]) > 10 * max(norms[1::2]), norms
+
+
+def test_the_update_is_measured_against_the_weights():
+    trainer = break_it.new_trainer(build, 1)
+    trainer.optimizers = [torch.optim.SGD(trainer.model.parameters())]
+    trainer.recipe.clip = math.inf
+    size = math.sqrt(sum(p.detach().square().sum().item() for p in trainer.model.parameters()))
+    row = break_it.watched_step(trainer)
+    assert row["update"] == pytest.approx(row["lr"] * row["grad_norm"] / size, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", [sabotage.name for sabotage in SABOTAGES])
+def test_a_sabotage_changes_the_run_from_where_its_line_matters(name):
+    healthy, broken = (
+        [row["train_loss"] for row in experiment(one).rows] for one in (build, module(name))
+    )
+    apart = next(i for i in range(len(healthy)) if healthy[i] != broken[i])
+    first = {
+        "no_warmup": 1,  # the first update is a larger one
+        "constant_rate": 6,  # the cosine leaves max_lr after the first step on it
+        "weights_alone_resumed": break_it.RESUMED,
+        "batches_from_the_start": break_it.RESUMED,
+        "no_zero_grad": 2,  # a second gradient on top of the first
+        "leak": 0,
+    }
+    assert apart == first.get(name, apart)
+    if name == "no_clipping":
+        assert apart <= break_it.POISONED + 1
+
+
+def test_a_healthy_run_has_no_symptom():
+    numbers = experiment(build)
+    assert not [s.name for s in SABOTAGES if s.symptom(numbers, numbers)]
+
+
+def test_the_figure_shows_four_curves_of_each_seed():
+    runs = [experiment(build, seed) for seed in (1, 2)]
+    axes = break_it.figure(runs, runs).axes
+    assert [ax.get_title().split(" (")[0] for ax in axes] == [
+        "loss", "gradient norm", "update / weights", "learning rate",
+    ]  # fmt: skip
+    assert len(axes[3].lines) == 4 + 2, "two seeds healthy, two broken, and the two events"
+
+
+def test_a_run_that_ended_with_an_error_is_left_out_of_the_figure():
+    runs = [experiment(build)]
+    assert len(break_it.figure(runs, [object()]).axes[3].lines) == 1 + 2

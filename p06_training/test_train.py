@@ -1,0 +1,538 @@
+"""The training command: what it writes, how it goes on after a death, what it refuses."""
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from p05_gpt import run
+from p06_training import build, doctor, train
+from p06_training.doctor import Finding
+
+SMALL = ["--n-layer=1", "--n-head=2", "--n-embd=16", "--block-size=8", "--batch-size=4"]
+SMALL += ["--steps=30", "--eval-every=7", "--checkpoint-every=5", "--tokenizer=char"]
+SMALL += ["--device=cpu"]
+POSIX = pytest.mark.skipif(os.name == "nt", reason="sends signals or sets limits as POSIX has them")
+
+
+@pytest.fixture(scope="module")
+def text_file(tmp_path_factory):
+    draw = random.Random(0)
+    words = ["to", "be", "or", "not", "that", "is", "the", "question"]
+    lines = (" ".join(draw.choices(words, k=8)).capitalize() + "." for _ in range(100))
+    path = tmp_path_factory.mktemp("data") / "text.txt"
+    path.write_bytes("\n".join(lines).encode("utf-8"))
+    return str(path)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """One thread, as in the commands that are started, and no more than a glance at samples."""
+    monkeypatch.setattr(train, "glimpse", lambda *_: "")
+    monkeypatch.setattr(train, "write", lambda *_: "a sample")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def flags(text_file, out, *more):
+    return ["--data", text_file, "--out", str(out), *SMALL, *map(str, more)]
+
+
+@pytest.fixture(scope="module")
+def straight(text_file, tmp_path_factory):
+    """A run that nothing happened to."""
+    out, threads = tmp_path_factory.mktemp("runs") / "straight", torch.get_num_threads()
+    torch.set_num_threads(1)
+    assert train.main(flags(text_file, out)) == 0
+    torch.set_num_threads(threads)
+    return out
+
+
+def rows_of(folder):
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def without_time(rows):
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+def state_of(folder, name="step_0000030.pt"):
+    return build.load_checkpoint(folder / "checkpoints" / name)
+
+
+def tensors(state):
+    """All tensors of a nested state, with where they are."""
+    if isinstance(state, torch.Tensor):
+        yield "", state
+    elif isinstance(state, dict | list):
+        for key, value in state.items() if isinstance(state, dict) else enumerate(state):
+            yield from ((f"{key}.{name}", tensor) for name, tensor in tensors(value))
+
+
+def assert_the_same_run(ours, theirs):
+    assert without_time(rows_of(ours)) == without_time(rows_of(theirs)), "each step once, the same"
+    seconds = [row["seconds"] for row in rows_of(ours)]
+    assert seconds == sorted(seconds), "the time goes on where it stopped"
+    for name in ("step_0000030.pt", "best.pt"):
+        a, b = dict(tensors(state_of(ours, name))), dict(tensors(state_of(theirs, name)))
+        assert a.keys() == b.keys()
+        different = [key for key in a if not torch.equal(a[key], b[key])]
+        assert not different, f"{name}: {different} differ"
+    weights = [torch.load(f / "model.pt", weights_only=True) for f in (ours, theirs)]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def refusal(argv, capsys):
+    """The one line with which the command refuses its flags."""
+    with pytest.raises(SystemExit) as ended:
+        train.main(argv)
+    said = capsys.readouterr()
+    assert ended.value.code == 2, f"status {ended.value.code} for {argv}"
+    assert said.err.count("\n") == 1 and "usage:" not in said.err, said.err
+    return said.err
+
+
+def command(*argv, processes=0):
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+    start = [*torchrun, str(processes)] if processes else []
+    return [sys.executable, *start, "-m", "p06_training.train", *argv]
+
+
+def begin(*argv, processes=0):
+    return subprocess.Popen(
+        command(*argv, processes=processes),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        text=True,
+        encoding="utf-8",
+    )
+
+
+def wait_for_rows(process, out, n, seconds=60):
+    """Until metrics.jsonl has n lines."""
+    end, path = time.monotonic() + seconds, out / "metrics.jsonl"
+    while time.monotonic() < end and process.poll() is None:
+        if path.exists() and path.read_bytes().count(b"\n") >= n:
+            return
+        time.sleep(0.002)
+    _, complained = process.communicate(timeout=5)
+    pytest.fail(f"no {n} steps: status {process.returncode}\n{complained}")
+
+
+# What a run writes
+
+
+def test_a_run_writes_the_files_of_the_contract(straight):
+    assert {path.name for path in straight.iterdir()} == {
+        "config.json", "metrics.jsonl", "tokenizer.json", "model.pt", "loss.png", "sample.txt",
+        "checkpoints",
+    }  # fmt: skip
+    assert {path.name for path in (straight / "checkpoints").iterdir()} == {
+        "step_0000020.pt", "step_0000025.pt", "step_0000030.pt", "best.pt",
+    }  # fmt: skip
+    config = json.loads((straight / "config.json").read_text(encoding="utf-8"))
+    assert config["optimizer"] == "muon" and config["max_lr"] == 4e-3 and config["clip"] == 1.0
+    assert config["min_lr"] == pytest.approx(4e-5) and config["warmup_steps"] == 1
+    assert not {"out", "overwrite", "resume"} & set(config) and len(config["corpus_sha256"]) == 64
+
+
+def test_a_row_for_every_step(straight):
+    rows = rows_of(straight)
+    assert [row["step"] for row in rows] == list(range(1, 31))
+    for row in rows:
+        evaluated = {"val_loss", "val_nats_per_char"} if row["step"] in (7, 14, 21, 28, 30) else {}
+        assert set(row) == {"step", "seconds", "train_loss", "lr", "grad_norm", *evaluated}
+    rates = [
+        build.lr_at(i, max_lr=4e-3, min_lr=4e-5, warmup_steps=1, total_steps=30) for i in range(30)
+    ]
+    assert [row["lr"] for row in rows] == pytest.approx(rates)
+
+
+def test_the_weights_are_the_best_by_validation_loss(straight, text_file):
+    best = min(row["val_loss"] for row in rows_of(straight) if "val_loss" in row)
+    config, tokenizer, model = run.read_run(straight)
+    text = Path(text_file).read_bytes().decode("utf-8")
+    ids = run.encode(tokenizer, run.split_text(text)[1])
+    assert build.evaluate(model, ids, config["block_size"]) == pytest.approx(best, rel=1e-5)
+    assert state_of(straight, "best.pt")["best_loss"] == best
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_accumulating_gives_the_losses_of_the_larger_batch(text_file, tmp_path, optimizer):
+    more = ["--optimizer", optimizer, "--steps", 8]
+    assert train.main(flags(text_file, tmp_path / "a", *more, "--batch-size", 12)) == 0
+    parts = ["--batch-size", 4, "--accumulate", 3]
+    assert train.main(flags(text_file, tmp_path / "b", *more, *parts)) == 0
+    losses = [[row["train_loss"] for row in rows_of(tmp_path / name)] for name in "ab"]
+    # Muon computes in bfloat16, where a last digit more or less is soon a third one
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4 if optimizer == "adamw" else 2e-2)
+
+
+def test_what_the_doctor_finds_is_said_once_and_the_run_goes_on(
+    text_file, tmp_path, capsys, monkeypatch
+):
+    found = [Finding("plateau", 3, "it does not fall", "try this")]
+    monkeypatch.setattr(doctor, "diagnose", lambda metrics: found)
+    assert train.main(flags(text_file, tmp_path / "run")) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "warning:" in line]
+    assert len(lines) == 1 and "plateau since step 3: it does not fall; try this" in lines[0]
+
+
+# Killed and resumed
+
+
+@POSIX
+def test_a_run_killed_twice_ends_as_if_nothing_had_happened(straight, text_file, tmp_path):
+    out = tmp_path / "run"
+    more = ["--steps", 30]
+    for rows in (7, 19):
+        argv = ["--resume", "--out", str(out)] if rows > 7 else flags(text_file, out, *more)
+        process = begin(*argv)
+        wait_for_rows(process, out, rows)
+        process.kill()
+        process.communicate()
+    assert train.main(["--resume", "--out", str(out)]) == 0
+    assert_the_same_run(out, straight)
+
+
+class Killed(BaseException):
+    """Raised where a kill would strike."""
+
+
+MOMENTS = [
+    (build.os, "replace", n, f"before a file gets its name the {n}. time") for n in (3, 4, 9, 12)
+] + [
+    (build.os, "fsync", n, f"while a file is forced to the disk the {n}. time") for n in (3,)
+] + [
+    (build.Trainer, "backward", n, f"in step {n}") for n in (1, 8, 30)
+] + [
+    (build, "evaluate", n, f"in validation {n}") for n in (1, 5)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "owner, name, nth", [moment[:3] for moment in MOMENTS], ids=[moment[3] for moment in MOMENTS]
+)
+def test_a_run_that_dies_anywhere_goes_on_exactly(
+    straight, text_file, tmp_path, monkeypatch, owner, name, nth
+):
+    real, calls = getattr(owner, name), []
+
+    def until_killed(*args, **named):
+        calls.append(name)
+        if len(calls) == nth:
+            raise Killed
+        return real(*args, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, until_killed)
+        with pytest.raises(Killed):
+            train.main(flags(text_file, tmp_path / "run"))
+    with open(tmp_path / "run" / "metrics.jsonl", "a", encoding="utf-8") as log:
+        log.write('{"step": 29, "train_l')  # a last line that was cut short
+    (tmp_path / "run" / "checkpoints" / ".step_0000030.pt.partial").write_bytes(b"half")
+    assert train.main(["--resume", "--out", str(tmp_path / "run")]) == 0
+    assert_the_same_run(tmp_path / "run", straight)
+    assert not list((tmp_path / "run" / "checkpoints").glob(".*"))
+
+
+def test_dropout_goes_on_exactly_too(text_file, tmp_path, monkeypatch):
+    more = ["--dropout", 0.3, "--optimizer", "adamw"]
+    assert train.main(flags(text_file, tmp_path / "a", *more)) == 0
+    real = build.Trainer.backward
+
+    def dies(trainer):
+        if trainer.steps_done == 17:
+            raise Killed
+        return real(trainer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build.Trainer, "backward", dies)
+        with pytest.raises(Killed):
+            train.main(flags(text_file, tmp_path / "b", *more))
+    assert train.main(["--resume", "--out", str(tmp_path / "b")]) == 0
+    assert_the_same_run(tmp_path / "b", tmp_path / "a")
+
+
+@POSIX
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "a polite kill"])
+def test_a_signal_finishes_the_step_and_says_how_to_go_on(text_file, tmp_path, capsys, number):
+    out = tmp_path / "run"
+    process = begin(*flags(text_file, out, "--steps", 100_000, "--eval-every", 50_000))
+    wait_for_rows(process, out, 8)
+    process.send_signal(number)
+    said, complained = process.communicate(timeout=60)
+    assert process.returncode == 0 and "Traceback" not in complained, complained
+    assert f"python -m p06_training.train --resume --out {out}" in said
+    rows = rows_of(out)
+    done = len(rows)
+    assert [row["step"] for row in rows] == list(range(1, done + 1))
+    assert (out / "checkpoints" / f"step_{done:07d}.pt").exists(), "a checkpoint of the last step"
+
+
+@POSIX
+def test_a_second_signal_ends_at_once_and_the_run_goes_on_exactly(
+    straight, text_file, tmp_path, capsys, monkeypatch
+):
+    real = build.Trainer.backward
+
+    def interrupted_twice(trainer):
+        if trainer.steps_done == 17:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        return real(trainer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build.Trainer, "backward", interrupted_twice)
+        assert train.main(flags(text_file, tmp_path / "run")) == 130
+    said = capsys.readouterr().err
+    assert "stopped at once" in said and f"--resume --out {tmp_path / 'run'}" in said
+    assert len(rows_of(tmp_path / "run")) == 17, "the step was not finished"
+    assert train.main(["--resume", "--out", str(tmp_path / "run")]) == 0
+    assert_the_same_run(tmp_path / "run", straight)
+
+
+def test_a_finished_run_can_be_resumed_and_stays_as_it_is(straight, tmp_path):
+    shutil.copytree(straight, tmp_path / "run")
+    (tmp_path / "run" / "loss.png").unlink()
+    assert train.main(["--resume", "--out", str(tmp_path / "run")]) == 0
+    assert_the_same_run(tmp_path / "run", straight)
+    assert (tmp_path / "run" / "loss.png").exists()
+
+
+# Damaged, foreign and hostile files
+
+
+def cut_back(straight, folder):
+    """A copy of the run as it was after step 25."""
+    shutil.copytree(straight, folder)
+    (folder / "checkpoints" / "step_0000030.pt").unlink()
+    return folder / "checkpoints" / "step_0000025.pt"
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over(straight, tmp_path, capsys):
+    newest = cut_back(straight, tmp_path / "run")
+    content = newest.read_bytes()
+    newest.write_bytes(content[:2000] + b"?" + content[2001:])
+    assert train.main(["--resume", "--out", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().err
+    assert "step_0000025.pt" in said and "going on from step_0000020.pt" in said
+    assert_the_same_run(tmp_path / "run", straight)
+
+
+class Hostile:
+    def __init__(self, folder):
+        self.folder = str(folder)
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+
+def test_nothing_in_a_file_is_run(straight, tmp_path, capsys):
+    newest = cut_back(straight, tmp_path / "run")
+    state = build.load_checkpoint(newest)
+    build.save_checkpoint(newest, state | {"random": Hostile(tmp_path / "trap")})
+    assert train.main(["--resume", "--out", str(tmp_path / "run")]) == 0
+    assert not (tmp_path / "trap").exists()
+    assert "holds more than tensors and numbers" in capsys.readouterr().err
+    assert_the_same_run(tmp_path / "run", straight)
+
+
+def test_the_checkpoint_of_another_model_is_passed_over(straight, text_file, tmp_path, capsys):
+    newest = cut_back(straight, tmp_path / "run")
+    assert train.main(flags(text_file, tmp_path / "other", "--n-embd", 8, "--steps", 5)) == 0
+    shutil.copy(tmp_path / "other" / "checkpoints" / "step_0000005.pt", newest)
+    capsys.readouterr()
+    assert train.main(["--resume", "--out", str(tmp_path / "run")]) == 0
+    assert "another run: n_embd, steps" in capsys.readouterr().err
+    assert_the_same_run(tmp_path / "run", straight)
+
+
+def test_without_a_good_checkpoint_nothing_is_touched(straight, tmp_path, capsys):
+    shutil.copytree(straight, tmp_path / "run")
+    for path in (tmp_path / "run" / "checkpoints").iterdir():
+        path.write_bytes(b"")
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    said = refusal(["--resume", "--out", str(tmp_path / "run")], capsys)
+    assert "nothing to go on from" in said and "best.pt" in said
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    assert "no checkpoint" in refusal(["--resume", "--out", str(tmp_path / "run")], capsys)
+    assert before == (tmp_path / "run" / "metrics.jsonl").read_bytes()
+
+
+@POSIX
+def test_a_full_disk_ends_the_run_with_one_line_and_keeps_the_last_checkpoint(
+    straight, text_file, tmp_path, capsys
+):
+    import resource
+
+    out = tmp_path / "run"
+    full = (straight / "checkpoints" / "step_0000020.pt").stat().st_size - 4000
+    assert full > (straight / "model.pt").stat().st_size
+    assert train.main(flags(text_file, tmp_path / "first")) == 0
+    first = cut_back(straight, out)
+    shutil.rmtree(tmp_path / "first")
+    capsys.readouterr()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (full, hard))
+    try:
+        status = train.main(["--resume", "--out", str(out)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    said = capsys.readouterr().err
+    assert status == 1 and "Traceback" not in said
+    assert re.search(r"cannot write .*Make room, then: python -m p06_training.train", said), said
+    assert first.exists() and not (out / "checkpoints" / "step_0000030.pt").exists()
+    assert train.main(["--resume", "--out", str(out)]) == 0
+    assert_the_same_run(out, straight)
+
+
+# Refusals
+
+
+def test_resuming_with_other_settings_lists_them_all(straight, text_file, capsys):
+    before = {path: path.read_bytes() for path in straight.rglob("*") if path.is_file()}
+    said = refusal(
+        [
+            "--resume",
+            "--out",
+            str(straight),
+            "--max-lr",
+            "0.01",
+            "--n-embd",
+            "32",
+            "--seed",
+            "1337",
+        ],
+        capsys,
+    )
+    assert "--max-lr 0.01 (it has 0.004)" in said and "--n-embd 32 (it has 16)" in said
+    assert "--seed" not in said, "a flag that agrees is no difference"
+    said = refusal(["--resume", "--out", str(straight), "--steps", "60"], capsys)
+    assert "--steps 60 (it has 30)" in said and "cosine" in said
+    assert before == {path: path.read_bytes() for path in straight.rglob("*") if path.is_file()}
+
+
+def test_what_may_differ_may_be_given_again(straight, text_file, tmp_path, capsys):
+    cut_back(straight, tmp_path / "run")
+    moved = tmp_path / "moved.txt"
+    moved.write_bytes(Path(text_file).read_bytes())
+    more = ["--data", str(moved), "--checkpoint-every", "9", "--device", "cpu", "--max-lr", "4e-3"]
+    assert train.main(["--resume", "--out", str(tmp_path / "run"), *more]) == 0
+    assert_the_same_run(tmp_path / "run", straight)
+    capsys.readouterr()
+    moved.write_bytes(Path(text_file).read_bytes() + b" or not")
+    said = refusal(["--resume", "--out", str(tmp_path / "run"), *more], capsys)
+    assert "the text is not the one" in said
+
+
+def test_a_run_that_is_there_is_not_touched(straight, text_file, capsys):
+    before = {path: path.read_bytes() for path in straight.rglob("*") if path.is_file()}
+    said = refusal(flags(text_file, straight), capsys)
+    assert "--resume" in said and "--overwrite" in said and "--out" in said
+    assert before == {path: path.read_bytes() for path in straight.rglob("*") if path.is_file()}
+
+
+def test_overwrite_begins_anew_and_leaves_other_files(straight, text_file, tmp_path):
+    shutil.copytree(straight, tmp_path / "run")
+    (tmp_path / "run" / "notes.md").write_text("mine", encoding="utf-8")
+    more = ["--overwrite", "--steps", 10]
+    assert train.main(flags(text_file, tmp_path / "run", *more)) == 0
+    assert len(rows_of(tmp_path / "run")) == 10 and (tmp_path / "run" / "notes.md").exists()
+    names = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
+    assert names == {"step_0000000.pt", "step_0000005.pt", "step_0000010.pt", "best.pt"}
+
+
+def test_resume_without_a_run_or_with_overwrite(straight, tmp_path, capsys):
+    assert "no run" in refusal(["--resume", "--out", str(tmp_path / "none")], capsys)
+    said = refusal(["--resume", "--overwrite", "--out", str(straight)], capsys)
+    assert "exclude each other" in said
+    (tmp_path / "config.json").write_text("{", encoding="utf-8")
+    assert "config.json" in refusal(["--resume", "--out", str(tmp_path)], capsys)
+
+
+BAD_FLAGS = [
+    (["--n-embd", "10", "--n-head", "3"], "--n-head"),
+    (["--steps", "0"], "--steps"),
+    (["--max-lr", "0"], "--max-lr"),
+    (["--max-lr", "nan"], "--max-lr"),
+    (["--max-lr", "inf"], "--max-lr"),
+    (["--min-lr", "-1"], "--min-lr"),
+    (["--min-lr", "1"], "above"),
+    (["--warmup-steps", "-1"], "--warmup-steps"),
+    (["--warmup-steps", "31"], "--warmup-steps"),
+    (["--clip", "0"], "--clip"),
+    (["--accumulate", "0"], "--accumulate"),
+    (["--checkpoint-every", "0"], "--checkpoint-every"),
+    (["--optimizer", "sgd"], "--optimizer"),
+    (["--dropout", "1"], "--dropout"),
+    (["--preset", "short"], "--preset"),
+    (["--device", "abacus"], "abacus"),
+    (["--block-size", "100000"], "too short"),
+    (["--data", "/no/such/file"], "no file"),
+]
+
+
+@pytest.mark.parametrize("wrong, part", BAD_FLAGS, ids=[" ".join(f) for f, _ in BAD_FLAGS])
+def test_bad_flags_end_with_one_line(text_file, tmp_path, capsys, wrong, part):
+    assert part in refusal(flags(text_file, tmp_path / "run", *wrong), capsys)
+    assert not (tmp_path / "run").exists(), "nothing half-written may be left behind"
+
+
+def test_a_loss_that_is_not_a_number_is_said(text_file, tmp_path, capsys):
+    more = ["--max-lr", "1e30", "--steps", "60"]
+    assert train.main(flags(text_file, tmp_path / "run", *more)) == 1
+    assert "lower --max-lr" in capsys.readouterr().err
+    assert len(rows_of(tmp_path / "run")) < 60, "a run without any use left should end"
+
+
+# More than one process
+
+
+def test_two_processes_give_the_losses_of_one_and_go_on_with_one(text_file, tmp_path):
+    more = ["--optimizer", "adamw", "--batch-size", 5, "--accumulate", 2, "--steps", 20]
+    assert train.main(flags(text_file, tmp_path / "one", *more)) == 0
+    two = tmp_path / "two"
+    process = begin(*flags(text_file, two, *more), processes=2)
+    said, complained = process.communicate(timeout=120)
+    assert process.returncode == 0, complained
+    assert said.count("in 2 processes") == 1, "the first process speaks for all"
+    losses = [[row["train_loss"] for row in rows_of(folder)] for folder in (tmp_path / "one", two)]
+    assert len(losses[1]) == 20 and losses[0] == pytest.approx(losses[1], abs=1e-4)
+    for path in (two / "checkpoints").glob("step_*.pt"):
+        if path.name > "step_0000010.pt":
+            path.unlink()
+    assert (two / "checkpoints" / "step_0000010.pt").exists()
+    assert train.main(["--resume", "--out", str(two)]) == 0
+    rows = rows_of(two)
+    assert [row["step"] for row in rows] == list(range(1, 21))
+    assert [row["train_loss"] for row in rows] == pytest.approx(losses[0], abs=1e-4)
+
+
+@POSIX
+def test_when_one_process_dies_the_others_end_with_an_error(text_file, tmp_path):
+    out = tmp_path / "run"
+    more = ["--steps", 100_000, "--eval-every", 50_000]
+    process = begin(*flags(text_file, out, *more), processes=2)
+    wait_for_rows(process, out, 10)
+    listed = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True, check=True
+    )
+    workers = [int(pid) for pid in listed.stdout.split()]
+    os.kill(workers[-1], signal.SIGKILL)
+    _, complained = process.communicate(timeout=60)
+    assert process.returncode != 0, "the death of a process went unnoticed"
+    assert "another process is gone" in complained or "SIGKILL" in complained

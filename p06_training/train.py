@@ -1,0 +1,582 @@
+"""Train the GPT with a loop to trust overnight: python -m p06_training.train
+
+The same run as p05's (see p05_gpt/run.py for its files) with warmup and cosine, clipping, Muon or
+AdamW, checkpoints and an exact --resume. Under torchrun every process computes its share of each
+batch:
+
+    torchrun --standalone --nproc-per-node 2 -m p06_training.train
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import io
+import json
+import math
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from torch import distributed, nn
+from tqdm import tqdm
+
+from p01_autograd.cli import Parser, UsageError, at_least, positive, print_anything
+from p05_gpt import mine, run
+from p05_gpt.build import GPT
+from p05_gpt.train import add_flags, glimpse, write
+
+from .build import MAY_DIFFER, CheckpointError, Trainer, save_checkpoint
+
+DEFAULT_OUT = "runs/p06_training"
+USES = ("p03_bpe", "p04_attention", "p05_gpt", "p06_training")  # what --mine can replace
+MUON_FACTOR = 6.0  # Muon's rate on the matrices is this times AdamW's on the rest
+MUON_STEPS = 3  # of Newton-Schulz; five, its default, cost more and give the same losses here
+SKIPS_IN_A_ROW = 20  # so many useless steps, and the run ends
+PRESETS = {
+    "default": {"eval_every": 150},
+    "long": {
+        "vocab_size": 1024,
+        "n_layer": 6,
+        "n_head": 6,
+        "n_embd": 192,
+        "block_size": 128,
+        "batch_size": 16,
+        "steps": 2000,
+        "max_lr": 3e-3,
+        "dropout": 0.2,
+        "eval_every": 250,
+    },
+}
+
+
+def parse_flags(argv: list[str] | None) -> tuple[Parser, argparse.Namespace, dict]:
+    """The command line: its parser, all values, and those alone that were given."""
+    parser = Parser(
+        prog="python -m p06_training.train",
+        description="Train a GPT on a text; a run that is stopped or killed goes on with --resume.",
+    )
+    add_flags(parser, DEFAULT_OUT)
+    add = parser.add_argument
+    add(
+        "--preset",
+        choices=PRESETS,
+        default="default",
+        help="long: a larger model with dropout, for an hour; default: %(default)s",
+    )
+    add(
+        "--optimizer",
+        choices=("adamw", "muon"),
+        default="muon",
+        help="muon: for the matrices in the blocks, AdamW for the rest; default: %(default)s",
+    )
+    add(
+        "--max-lr",
+        type=positive,
+        default=4e-3,
+        metavar="RATE",
+        help=f"AdamW's rate after the warmup, Muon's is {MUON_FACTOR:g} times it; "
+        "default: %(default)s",
+    )
+    add(
+        "--min-lr",
+        type=positive,
+        metavar="RATE",
+        help="where the cosine ends; default: a hundredth of --max-lr",
+    )
+    add(
+        "--warmup-steps",
+        type=at_least(0),
+        metavar="N",
+        help="default: a hundredth of --steps",
+    )
+    add(
+        "--clip",
+        type=positive,
+        default=1.0,
+        metavar="NORM",
+        help="the longest gradient that is let through; default: %(default)s",
+    )
+    add(
+        "--accumulate",
+        type=at_least(1),
+        default=1,
+        metavar="N",
+        help="batches whose gradients make one step; default: %(default)s",
+    )
+    add("--weight-decay", type=fraction, default=0.1, metavar="X", help="default: %(default)s")
+    add(
+        "--dropout",
+        type=fraction,
+        default=0.0,
+        metavar="P",
+        help="of what attention and MLP add to the stream; default: %(default)s",
+    )
+    add(
+        "--checkpoint-every",
+        type=at_least(1),
+        default=250,
+        metavar="N",
+        help="steps between checkpoints; default: %(default)s",
+    )
+    add(
+        "--resume",
+        action="store_true",
+        help="go on with the run in --out from its newest good checkpoint",
+    )
+    parser.set_defaults(**PRESETS["default"])
+    preset = parser.parse_args(argv).preset
+    parser.set_defaults(**PRESETS[preset])
+    args = parser.parse_args(argv)
+    if args.min_lr is None:
+        args.min_lr = args.max_lr / 100
+    if args.warmup_steps is None:
+        args.warmup_steps = math.ceil(args.steps / 100)
+    not_given = object()
+    parser.set_defaults(**dict.fromkeys(vars(args), not_given))
+    given = vars(parser.parse_args(argv)).items()
+    return parser, args, {key: value for key, value in given if value is not not_given}
+
+
+def fraction(text: str) -> float:
+    """An argparse type: 0 or more, and less than 1."""
+    try:
+        number = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number") from None
+    if not 0 <= number < 1:
+        raise argparse.ArgumentTypeError(f"{text} will not do; use 0 or more, and less than 1")
+    return number
+
+
+# From flags to a run that can begin or go on. Only the first process reads and writes files.
+
+
+def open_run(args, given: dict, processes: int) -> dict:
+    """Everything that the processes need, or a UsageError before anything is written."""
+    folder = Path(args.out or DEFAULT_OUT)
+    if args.resume:
+        args, config = settings_of(folder, given)
+        device = run.pick_device(args.device)
+    else:
+        device, config = run.pick_device(args.device), None
+        check(args, processes)
+    tokenizer, train_ids, val_ids, tokens_per_char, digest = run.load_data(args)
+    fresh = run.config_of(args, tokenizer, device, digest)
+    del fresh["resume"]
+    fresh["torch_version"] = str(torch.__version__)  # a plain string, as a checkpoint holds it
+    if config is not None and digest != config["corpus_sha256"]:
+        raise UsageError(
+            f"the text is not the one that the run in {folder} began with; give that with --data"
+        )
+    if config is None:
+        claim(folder, args.overwrite)
+        mine.keep(folder)
+        run.save_tokenizer(tokenizer, folder)
+        run.write_json(folder / "config.json", fresh)
+    return {
+        "folder": folder,
+        "config": fresh,
+        "began_with": config or fresh,
+        "tokenizer": tokenizer,
+        "train_ids": train_ids,
+        "val_ids": val_ids,
+        "tokens_per_char": tokens_per_char,
+    }
+
+
+def check(args, processes: int) -> None:
+    """Refuse flags that cannot work together."""
+    if args.n_embd % args.n_head != 0:
+        raise UsageError(
+            f"--n-embd {args.n_embd} cannot be divided among --n-head {args.n_head} heads; "
+            f"use a multiple of {args.n_head}"
+        )
+    if args.min_lr > args.max_lr:
+        raise UsageError(f"--min-lr {args.min_lr:g} is above --max-lr {args.max_lr:g}; lower it")
+    if args.warmup_steps > args.steps:
+        raise UsageError(
+            f"--warmup-steps {args.warmup_steps} is more than --steps {args.steps}; "
+            "the rate would never be reached"
+        )
+    if processes > args.batch_size * args.accumulate:
+        raise UsageError(
+            f"{processes} processes cannot share {args.batch_size * args.accumulate} windows a "
+            "step; use fewer, or a larger --batch-size"
+        )
+
+
+def claim(folder: Path, overwrite: bool) -> None:
+    """Make the folder of a new run; what an earlier one left is removed with `overwrite` alone."""
+    hint = "use --resume to go on with it, --overwrite, or another folder with --out"
+    saved = folder / "checkpoints"
+    try:
+        held = [*saved.glob("*.pt"), *saved.glob(".*.partial")]
+        if held and not overwrite:
+            raise UsageError(f"{saved} already holds checkpoints; {hint}")
+        run.claim_folder(str(folder), overwrite, DEFAULT_OUT, hint)
+        for path in held:
+            path.unlink()
+        saved.mkdir(exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UsageError(f"cannot write to {folder} ({reason}); choose another --out") from None
+
+
+def settings_of(folder: Path, given: dict) -> tuple[argparse.Namespace, dict]:
+    """The flags of the run in `folder`; those given now must agree with them."""
+    if given.get("overwrite"):
+        raise UsageError("--resume and --overwrite exclude each other; leave one out")
+    try:
+        config = json.loads((folder / "config.json").read_bytes().decode("utf-8"))
+        flags = {key: config[key] for key in vars(parse_flags([])[1]) if key not in WHERE}
+    except FileNotFoundError:
+        raise UsageError(f"there is no run in {folder} to go on with; leave --resume out") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else error
+        raise UsageError(
+            f"{folder / 'config.json'} is damaged or not of this trainer ({reason}); "
+            "start again with another --out"
+        ) from None
+    other = {
+        key: value
+        for key, value in given.items()
+        if key not in WHERE | MAY_DIFFER and value != config[key]
+    }
+    if other:
+        named = ", ".join(
+            f"--{key.replace('_', '-')} {value} (it has {config[key]})"
+            for key, value in other.items()
+        )
+        why = "; the cosine is drawn to the last step, so that other --steps would have had other "
+        why = why + "rates from the start" if "steps" in other else ""
+        raise UsageError(
+            f"the run in {folder} has other settings: {named}{why}. Leave them out to go on with "
+            "it, or start a new run with another --out"
+        )
+    flags |= {key: value for key, value in given.items() if key in MAY_DIFFER}
+    return argparse.Namespace(**flags, out=str(folder), overwrite=False, resume=True), config
+
+
+WHERE = {"out", "overwrite", "resume"}  # flags that are not part of a run
+
+
+def build_model(config: SimpleNamespace) -> GPT:
+    """The GPT of a config, on its device."""
+    torch.manual_seed(config.seed)
+    model = GPT(config.vocab, config.n_embd, config.n_head, config.n_layer, config.block_size)
+    if config.dropout:
+        for block in model.blocks:
+            for part in (block.attn, block.mlp):
+                part.register_forward_hook(
+                    lambda part, _, out: nn.functional.dropout(out, config.dropout, part.training)
+                )
+    return model.to(config.device)
+
+
+def build_optimizers(model: GPT, config) -> list[torch.optim.Optimizer]:
+    """AdamW; or Muon for the matrices in the blocks, and AdamW for the rest."""
+    matrices = [p for p in model.blocks.parameters() if p.ndim == 2]
+    if config.optimizer == "adamw":
+        matrices = []
+    taken = {id(p) for p in matrices}
+    rest = [p for p in model.parameters() if id(p) not in taken]
+    groups = [
+        {"params": [p for p in rest if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in rest if p.ndim == 1], "weight_decay": 0.0},
+    ]
+    optimizers = [torch.optim.AdamW(groups, lr=config.max_lr, betas=(0.9, 0.95), fused=True)]
+    if matrices:
+        group = {"params": matrices, "lr_factor": MUON_FACTOR}
+        optimizers.append(
+            torch.optim.Muon(
+                [group],
+                lr=config.max_lr,
+                weight_decay=config.weight_decay,
+                ns_steps=MUON_STEPS,
+            )
+        )
+    return optimizers
+
+
+# Processes
+
+
+def join_processes(device: str) -> tuple[int, int]:
+    """This process's number and how many there are; (0, 1) without torchrun."""
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        return 0, 1
+    on_gpus = torch.cuda.is_available() and device in ("auto", "cuda")
+    if on_gpus:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    distributed.init_process_group(
+        "nccl" if on_gpus else "gloo", timeout=datetime.timedelta(minutes=10)
+    )
+    return distributed.get_rank(), distributed.get_world_size()
+
+
+def from_first(make, rank: int, processes: int):
+    """What make() returns in the first process, given to all; a mistake ends all of them."""
+    box = [None]
+    if rank == 0:
+        try:
+            box = [make()]
+        except UsageError as error:
+            box = [error]
+    if processes > 1:
+        distributed.broadcast_object_list(box)
+    if isinstance(box[0], UsageError):
+        raise box[0]
+    return box[0]
+
+
+# The run
+
+
+def train(args, given: dict, rank: int, processes: int) -> int:
+    """One run, or the rest of one; returns the exit status."""
+    job = from_first(lambda: open_run(args, given, processes), rank, processes)
+    folder, config = job["folder"], SimpleNamespace(**job["config"])
+    model = build_model(config)
+    parallel = nn.parallel.DistributedDataParallel(model) if processes > 1 else None
+    torch.manual_seed(config.seed + rank)  # dropout: every process has its own
+    optimizers = build_optimizers(model, config)
+    trainer = Trainer(model, optimizers, job["train_ids"], job["val_ids"], config, parallel)
+    if args.resume:
+        note, state = from_first(lambda: go_on(trainer, job, processes), rank, processes)
+        if rank > 0:
+            trainer.load_state(state)
+    elif rank == 0:
+        trainer.save(folder / "checkpoints")  # so that there is always one to go on from
+    if rank > 0:
+        with run.stop_signals() as stop:
+            for _ in trainer.run(stopping(stop, trainer)):
+                pass
+        return 0
+    vocab, n_parameters = config.vocab, sum(p.numel() for p in model.parameters())
+    bigram = run.bigram_loss(job["train_ids"], job["val_ids"], vocab)
+    print(
+        f"{n_parameters:,} parameters on {config.device}"
+        + (f" in {processes} processes" if processes > 1 else "")
+        + f"; {len(trainer.train_ids):,} tokens to train on, "
+        f"{len(trainer.val_ids):,} to validate on, a vocabulary of {vocab:,}\n"
+        f"guessing costs {math.log(vocab):.3f} nats per token, a bigram model {bigram:.3f}; "
+        + (note if args.resume else f"writing to {folder}")
+    )
+    with run.stop_signals() as stop:
+        follow(trainer, stop, job)
+    return finish(trainer, job, bigram)
+
+
+def go_on(trainer: Trainer, job: dict, processes: int) -> tuple[str, dict]:
+    """Load the newest good checkpoint and cut metrics.jsonl to it; a note and the state."""
+    folder = job["folder"]
+    check(trainer.recipe, processes)
+    try:
+        path, complaints = trainer.resume(folder / "checkpoints")
+    except CheckpointError as error:
+        raise UsageError(
+            f"nothing to go on from: {error}; start again with --overwrite or another --out"
+        ) from None
+    for complaint in complaints:
+        print(f"warning: not used: {complaint}; going on from {path.name}", file=sys.stderr)
+    for key in ("device", "threads", "torch_version"):
+        before, now = job["began_with"][key], job["config"][key]
+        if before != now:
+            print(
+                f"warning: {key} was {before} and is {now}: the last digits will differ",
+                file=sys.stderr,
+            )
+    trainer.metrics = read_metrics(folder / "metrics.jsonl", trainer.steps_done)
+    if len(trainer.metrics) < trainer.steps_done:
+        print(
+            f"warning: metrics.jsonl has {len(trainer.metrics)} of the first "
+            f"{trainer.steps_done} steps; going on without the others",
+            file=sys.stderr,
+        )
+    trainer.warnings()  # said before the stop
+    lines = "".join(json.dumps(row) + "\n" for row in trainer.metrics)
+    try:
+        for partial in (folder / "checkpoints").glob(".*.partial"):
+            partial.unlink()
+        run.write_atomically(folder / "metrics.jsonl", lambda file: file.write(lines.encode()))
+    except OSError as error:
+        raise UsageError(f"cannot write to {folder} ({error.strerror})") from None
+    return f"going on in {folder} after step {trainer.steps_done}", trainer.state()
+
+
+def read_metrics(path: Path, steps_done: int) -> list[dict]:
+    """The rows of the first `steps_done` steps, each once; what is damaged is left out."""
+    rows = {}
+    try:
+        lines = path.read_bytes().decode("utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        try:
+            row = json.loads(line)
+            if 1 <= row["step"] <= steps_done:
+                rows[row["step"]] = row
+        except (ValueError, KeyError, TypeError):
+            continue  # the last line of a run that was killed while writing it
+    return [rows[step] for step in sorted(rows)]
+
+
+def stopping(stop, trainer: Trainer):
+    """Whether to end before the last step."""
+    return lambda: stop.is_set() or trainer.in_a_row >= SKIPS_IN_A_ROW
+
+
+def follow(trainer: Trainer, stop, job: dict) -> None:
+    """Run to the end or to a stop: the metrics, the checkpoints, and what there is to say."""
+    config, checkpoints = trainer.recipe, job["folder"] / "checkpoints"
+    tokens_per_step = config.batch_size * config.accumulate * config.block_size
+    bar = tqdm(
+        initial=trainer.steps_done,
+        total=config.steps,
+        unit="step",
+        desc="training",
+        dynamic_ncols=True,
+        mininterval=0.1 if sys.stderr.isatty() else 10,
+    )
+    with bar, open(job["folder"] / "metrics.jsonl", "a", encoding="utf-8", newline="\n") as log:
+        for row in trainer.run(stopping(stop, trainer)):
+            if "val_loss" in row:
+                row["val_nats_per_char"] = row["val_loss"] * job["tokens_per_char"]
+                tell(row, trainer, bar, job)
+            log.write(json.dumps(row) + "\n")
+            log.flush()
+            if row.get("val_loss", math.inf) < trainer.best_loss:
+                trainer.best_loss = row["val_loss"]
+                save_checkpoint(checkpoints / "best.pt", trainer.state())
+                save_weights(trainer.model, job["folder"])
+            if trainer.steps_done % config.checkpoint_every == 0:
+                os.fsync(log.fileno())  # no checkpoint is ahead of the metrics
+                trainer.save(checkpoints)
+            if trainer.steps_done % 20 == 0 or "val_loss" in row or trainer.in_a_row == 1:
+                for finding in trainer.warnings():
+                    bar.write(
+                        f"warning: {finding.name} since step {finding.step}: {finding.evidence}; "
+                        f"{finding.advice}",
+                        file=sys.stderr,
+                    )
+            speed = trainer.steps_done * tokens_per_step / row["seconds"]
+            bar.set_postfix_str(
+                f"loss {row['train_loss']:.3f}, {speed:,.0f} tokens/s", refresh=False
+            )
+            bar.update()
+        os.fsync(log.fileno())
+        trainer.save(checkpoints)
+
+
+def tell(row: dict, trainer: Trainer, bar, job: dict) -> None:
+    """The validation loss, and one line of what the model writes now."""
+    bar.write(
+        f"step {row['step']}: validation {row['val_loss']:.3f} nats per token, "
+        f"{row['val_nats_per_char']:.3f} per character"
+    )
+    if math.isfinite(row["val_loss"]):
+        bar.write(f"    {glimpse(trainer.model, job['tokenizer'], trainer.recipe.seed)}")
+
+
+def save_weights(model: GPT, folder: Path) -> None:
+    run.write_atomically(folder / "model.pt", lambda file: torch.save(model.state_dict(), file))
+
+
+def finish(trainer: Trainer, job: dict, bigram: float) -> int:
+    """The figure, a sample of the best weights, and how to go on; returns the exit status."""
+    folder, config, tokenizer = job["folder"], trainer.recipe, job["tokenizer"]
+    again = f"python -m p06_training.train --resume --out {folder}"
+    if trainer.metrics:
+        run.draw_losses(trainer.metrics, config.vocab, bigram, folder / "loss.png")
+    if trainer.in_a_row >= SKIPS_IN_A_ROW:
+        print(
+            f"ended at step {trainer.steps_done}: the gradient has not been a number for "
+            f"{trainer.in_a_row} steps. Metrics and checkpoints are in {folder}. Try a lower "
+            "--max-lr",
+            file=sys.stderr,
+        )
+        return 1
+    if trainer.steps_done < config.steps:
+        print(f"stopped after step {trainer.steps_done} of {config.steps}; to go on: {again}")
+        return 0
+    if not math.isfinite(trainer.best_loss):
+        print(
+            f"the loss is no longer a number; metrics and checkpoints are in {folder}. "
+            "Try a lower --max-lr",
+            file=sys.stderr,
+        )
+        return 1
+    best = min((row for row in trainer.metrics if "val_loss" in row), key=lambda r: r["val_loss"])
+    last = trainer.metrics[-1]
+    weights = torch.load(folder / "model.pt", map_location=config.device, weights_only=True)
+    trainer.model.load_state_dict(weights)
+    sample = write(trainer.model, tokenizer, "", 500, config.seed)
+    run.write_atomically(folder / "sample.txt", lambda file: file.write(sample.encode("utf-8")))
+    print(
+        f"\n{sample}\n\n"
+        f"after {last['step']} steps and {last['seconds']:.0f} s the best validation loss was "
+        f"{best['val_loss']:.4f} nats per token, {best['val_nats_per_char']:.4f} per character, "
+        f"at step {best['step']}\n"
+        + (
+            f"{trainer.skipped} steps were skipped for a gradient that is no number\n"
+            if trainer.skipped
+            else ""
+        )
+        + f"config, metrics, tokenizer, checkpoints, the best weights, loss.png and sample.txt "
+        f"are in {folder}\nto read more: python -m p05_gpt.sample --run {folder} --tokens 1000\n"
+        f"to check the curve: python -m p06_training.doctor {folder}"
+    )
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    print_anything()
+    if int(os.environ.get("RANK", 0)) > 0:
+        sys.stdout = io.StringIO()  # the first process speaks for all
+    parser, args, given = parse_flags(argv)
+    rank, processes = join_processes(args.device)
+    again = f"python -m p06_training.train --resume --out {args.out or DEFAULT_OUT}"
+    try:
+        if args.resume:
+            files = mine.kept(args.out or DEFAULT_OUT)
+        else:
+            files = mine.passing(args.mine, USES) if args.mine else {}
+        status = mine.on(files, train, args, given, rank, processes)
+    except UsageError as error:
+        if rank > 0:
+            return 2
+        parser.error(str(error))
+    except KeyboardInterrupt:
+        print(f"stopped at once; to go on from the last checkpoint: {again}", file=sys.stderr)
+        return 130
+    except OSError as error:
+        if error.filename is None and error.errno is None:
+            raise
+        print(
+            f"cannot write the run's files ({error.strerror}); the last good checkpoint is kept. "
+            f"Make room, then: {again}",
+            file=sys.stderr,
+        )
+        return 1
+    except RuntimeError as error:
+        if processes == 1:
+            raise
+        reason = str(error).strip().split("\n")[0][:150]
+        print(
+            f"process {rank}: another process is gone ({reason}); to go on: torchrun ... -m "
+            "p06_training.train --resume",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(1)  # leaving in good order would wait for it
+    if processes > 1:
+        distributed.destroy_process_group()
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
