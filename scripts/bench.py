@@ -1,0 +1,219 @@
+"""How fast is it? Every project against what can be had from PyPI or PyTorch itself.
+
+    python scripts/bench.py              every row; about four minutes on two cores
+    python scripts/bench.py p03 p04      the rows of these projects
+
+A row runs ours and the other one by turns, so that whatever slows the machine slows both, and
+shows the median times, the median of the ratios (below 1: ours is faster) and between which values
+the middle half of them lies. Rows whose library is missing are left out and say so; for all of
+them: pip install micrograd tokenizers, and a clone of karpathy/minbpe on PYTHONPATH.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import gc
+import importlib
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+from p01_autograd.cli import Parser, at_least, print_anything
+
+Pairs = Iterator[tuple[float, float]]  # seconds: ours, the other one
+
+
+def by_turns(ours: Callable, other: Callable, repeats: int, warmup: bool = True) -> Pairs:
+    """Time both, the first to run changing from turn to turn; one turn before that warms up."""
+    for turn in range(-1 if warmup else 0, repeats):
+        seconds = {}
+        for call in (ours, other) if turn % 2 else (other, ours):
+            gc.collect()
+            start = time.perf_counter()
+            call()
+            seconds[call] = time.perf_counter() - start
+        if turn >= 0:
+            yield seconds[ours], seconds[other]
+
+
+# Rows: each a function of the number of repeats that yields pairs
+
+
+def scalar_network(repeats: int) -> Pairs:
+    """micrograd's own layers on its Value and on ours: ten points, forward and backward."""
+    from p01_autograd.build import Value
+    from p01_autograd.measure import forward, inputs
+
+    theirs = importlib.import_module("micrograd.nn")
+    their_value, points, models = theirs.Value, inputs(), []
+    try:
+        for value in (Value, their_value):
+            theirs.Value = value  # micrograd's layers look the name up when they are made
+            random.seed(0)
+            models.append(theirs.MLP(2, [16, 16, 1]))
+    finally:
+        theirs.Value = their_value
+
+    def passes(model):  # several, so that collecting micrograd's cycles counts as its own
+        for _ in range(5):
+            forward(model, points).backward()
+
+    ours, other = (functools.partial(passes, model) for model in models)
+    return by_turns(ours, other, repeats)
+
+
+def tensor_step(repeats: int) -> Pairs:
+    """One training step of the default GPT on p02_tensors and on PyTorch, same numbers."""
+    from p05_gpt import engine
+
+    args, ids = engine.default_run("--steps", str(repeats + 1))
+    steps = engine.losses_of_both(args, ids, args.vocab_size)
+    next(steps)  # the first warms up
+    return ((ours, theirs) for (_, theirs), (_, ours) in steps)
+
+
+def bpe_training(vocab_size: int, repeats: int) -> Pairs:
+    """Learn the merges of Tiny Shakespeare, here and in Rust."""
+    from p03_bpe import RegexTokenizer
+    from p03_bpe.corpus import load_corpus
+
+    hugging = importlib.import_module("tokenizers")
+    text = load_corpus()
+
+    def other():
+        tokenizer = hugging.Tokenizer(hugging.models.BPE())
+        tokenizer.pre_tokenizer = hugging.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        alphabet = hugging.pre_tokenizers.ByteLevel.alphabet()
+        trainer = hugging.trainers.BpeTrainer(
+            vocab_size=vocab_size, initial_alphabet=alphabet, show_progress=False
+        )
+        tokenizer.train_from_iterator([text], trainer)
+
+    return by_turns(lambda: RegexTokenizer().train(text, vocab_size), other, repeats)
+
+
+def minbpe_training(repeats: int) -> Pairs:
+    """The first 100,000 characters, with the same pattern; minbpe takes half a minute."""
+    from p03_bpe.build import GPT2_PATTERN, RegexTokenizer
+    from p03_bpe.corpus import load_corpus
+
+    theirs, text = importlib.import_module("minbpe").RegexTokenizer, load_corpus()[:100_000]
+    ours, other = (kind(GPT2_PATTERN) for kind in (RegexTokenizer, theirs))
+    yield from by_turns(
+        lambda: ours.train(text, 1024), lambda: other.train(text, 1024), min(repeats, 3), False
+    )
+    assert list(ours.merges) == list(other.merges)
+
+
+def minbpe_encoding(repeats: int) -> Pairs:
+    """Tiny Shakespeare into ids, with the same merges."""
+    from p03_bpe.build import GPT2_PATTERN, RegexTokenizer
+    from p03_bpe.corpus import load_corpus
+
+    other = importlib.import_module("minbpe").RegexTokenizer(GPT2_PATTERN)
+    ours, text = RegexTokenizer(), load_corpus()
+    ours.train(text, 1024)
+    other.merges = ours.merges
+    return by_turns(lambda: ours.encode(text), lambda: other.encode(text), min(repeats, 3), False)
+
+
+def bpe_encoding(repeats: int) -> Pairs:
+    """Tiny Shakespeare into ids, with the same merges here and in tiktoken."""
+    from p03_bpe import RegexTokenizer
+    from p03_bpe.corpus import load_corpus
+
+    text, tokenizer = load_corpus(), RegexTokenizer()
+    tokenizer.train(text, 2048)
+    theirs = tokenizer.to_tiktoken("bench")
+    return by_turns(lambda: tokenizer.encode(text), lambda: theirs.encode(text), repeats)
+
+
+def attention(B: int, T: int, C: int, n_head: int, repeats: int) -> Pairs:
+    """Forward and backward, written out and with PyTorch's fused kernel; projections included."""
+    import torch
+
+    from p04_attention.build import CausalSelfAttention
+    from p04_attention.measure import FusedAttention
+
+    x, upstream = torch.randn(B, T, C, requires_grad=True), torch.randn(B, T, C)
+
+    def passes(module):
+        for _ in range(10):
+            module(x).backward(upstream)
+
+    ours, other = CausalSelfAttention(C, n_head), FusedAttention(C, n_head)
+    return by_turns(lambda: passes(ours), lambda: passes(other), repeats)
+
+
+def time_to_loss(repeats: int) -> Pairs:
+    """The default run up to the loss of nanoGPT's CPU recipe, and that recipe; a seed a pair."""
+    from p05_gpt.measure import our_row, recipe_seconds
+
+    for seed in range(1, min(repeats, 3) + 1):
+        theirs = recipe_seconds(200, seed)  # the time of 200 of its 2,000 steps, times ten
+        yield our_row(seed)["seconds"], theirs
+
+
+ROWS = {  # what is timed: (project, the other one, pairs)
+    "MLP 2-16-16-1 forward and backward": ("p01", "micrograd", scalar_network),
+    "training step of the default GPT": ("p02", "torch", tensor_step),
+    "learn 1,024 tokens from 0.1 MB": ("p03", "minbpe", minbpe_training),
+    "encode 1.1 MB with 1,024 tokens": ("p03", "minbpe", minbpe_encoding),
+    "learn 1,024 tokens from 1.1 MB": ("p03", "tokenizers", functools.partial(bpe_training, 1024)),
+    "learn 8,192 tokens from 1.1 MB": ("p03", "tokenizers", functools.partial(bpe_training, 8192)),
+    "encode 1.1 MB with 2,048 tokens": ("p03", "tiktoken", bpe_encoding),
+    "attention B 12, T 64, C 128": ("p04", "F.sdpa", functools.partial(attention, 12, 64, 128, 4)),
+    "attention B 4, T 256, C 256": ("p04", "F.sdpa", functools.partial(attention, 4, 256, 256, 8)),
+    "train to 1.8857 nats/char": ("p05", "nanoGPT recipe", time_to_loss),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    print_anything()
+    parser = Parser(
+        prog="python scripts/bench.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    projects = sorted({project for project, *_ in ROWS.values()})
+    parser.add_argument("projects", nargs="*", metavar="PROJECT", help=f"of {' '.join(projects)}")
+    parser.add_argument("--repeats", type=at_least(1), default=9, help="turns; default: 9")
+    flags = parser.parse_args(argv)
+    chosen = [name[:3] for name in flags.projects] or projects
+    for name in chosen:
+        if name not in projects:
+            parser.error(f"there is no row of {name}; there are {', '.join(projects)}")
+    print(f"{'':40} {'ours':>10} {'other':>10}   {'ratio':>7} {'middle half':>14}")
+    for what, (project, other, pairs) in ROWS.items():
+        if project not in chosen:
+            continue
+        label = f"{project} {what}"
+        try:
+            found = list(pairs(flags.repeats))
+        except ModuleNotFoundError as error:
+            print(f"{label:40} left out: {error.name} is not installed")
+            continue
+        except KeyboardInterrupt:
+            return 130
+        print(f"{label:40} {table_cells(found)}   {other}", flush=True)
+    return 0
+
+
+def table_cells(pairs: list[tuple[float, float]]) -> str:
+    ratios = [ours / other for ours, other in pairs]
+    low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+    ours, other = (shown(statistics.median(times)) for times in zip(*pairs, strict=True))
+    spread = f"{low:.3g}-{high:.3g}"
+    return f"{ours:>10} {other:>10}   {statistics.median(ratios):7.3g} {spread:>14}"
+
+
+def shown(seconds: float) -> str:
+    return f"{1e3 * seconds:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

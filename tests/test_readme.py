@@ -1,0 +1,189 @@
+"""What the READMEs show is there: commands, their flags and names, links, images, -k words.
+
+No command is run: each is read up to the point where its flags have been understood.
+"""
+
+import importlib.util
+import json
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from p01_autograd.cli import Parser
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [path for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md") if path.exists()]
+PAGES += sorted([*ROOT.glob("p0*/README.md"), *ROOT.glob("data/README.md")])
+PROJECTS = sorted(path.parent.name for path in ROOT.glob("p0*/__init__.py"))
+STANDS_FOR = re.compile(r"pXX|\.\.\.|[\[<]|\b(NAME|PART|PROJECT|FILE|DIR|RUN_DIR|TEXT)\b")
+
+
+def code(page: Path):
+    """Every piece of code of a page: the lines of its blocks and what stands between backticks."""
+    fenced = False
+    for line in page.read_text(encoding="utf-8").splitlines():
+        if line.startswith("```"):
+            fenced = not fenced
+        elif fenced or line.startswith("    "):
+            yield line.strip()
+        else:
+            yield from re.findall(r"`([^`]+)`", line)
+
+
+def commands():
+    """(page, words) of every line of code that calls Python, pytest or torchrun."""
+    found = {}
+    for page in PAGES:
+        for piece in code(page):
+            piece = re.split(r"\s{2,}|\s#\s", piece.removeprefix("$ "))[0]  # remarks
+            for line in re.split(r"&&|;|\|(?!\|)", piece):
+                words = re.sub(r"^\s*(\w+=\S+\s+)+", "", line).split(None, 1)
+                if words and words[0] in ("python", "py", "pytest", "torchrun"):
+                    found.setdefault(line.strip(), page)
+    return [(page, line) for line, page in found.items()]
+
+
+COMMANDS = commands()
+PYTEST = [(page, line) for page, line in COMMANDS if re.match(r"(py\w* -m )?pytest\b", line)]
+OTHERS = [(page, line) for page, line in COMMANDS if (page, line) not in PYTEST]
+
+
+def ids(pairs):
+    return [f"{page.parent.name if page.parent != ROOT else ''}: {text}" for page, text in pairs]
+
+
+class Understood(Exception):
+    """Raised where a command would begin its work."""
+
+
+@pytest.mark.parametrize(("page", "line"), OTHERS, ids=ids(OTHERS))
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+def test_the_command_exists_and_takes_these_flags(page, line, monkeypatch, capsys):
+    words = shlex.split(re.sub(r"^(\w+=\S+\s+)+", "", line))
+    if words[0] == "torchrun" or "-m" in words:
+        module, *arguments = words[words.index("-m") + 1 :]
+        if STANDS_FOR.search(module):
+            return
+        spec = importlib.util.find_spec(module)
+        assert spec, f"{page}: there is no module {module}"
+        if module.split(".")[0] not in PROJECTS:
+            return
+        file = Path(spec.origin)
+    else:
+        module, (script, *arguments) = None, words[1:]
+        file = ROOT / script
+        assert file.is_file(), f"{page}: there is no {script}"
+    if any(STANDS_FOR.search(word) for word in arguments):
+        return
+    if file.name == "blank.py":  # takes one name and no flags
+        assert arguments[0] in PROJECTS
+        return
+    source = file.read_text(encoding="utf-8")
+    assert re.search(r"\bParser\(|import .*\bmain\b", source), f"{file} has no parser to ask"
+
+    def stop(parser, argv=None, namespace=None):
+        Parser.understand(parser, argv, namespace)
+        raise Understood
+
+    monkeypatch.setattr(Parser, "understand", Parser.parse_args, raising=False)
+    monkeypatch.setattr(Parser, "parse_args", stop)
+    monkeypatch.setattr(sys, "argv", [str(file), *arguments])
+    run = runpy.run_module if module else runpy.run_path
+    try:
+        run(module or str(file), run_name="__main__")
+    except Understood:
+        pass
+    except SystemExit as end:
+        assert end.code == 0, f"{page}: {line}\n{capsys.readouterr().err}"
+    names = [word for word in arguments if re.fullmatch(r"[a-z]\w*", word)]
+    if file.name in ("break_it.py", "measure.py"):
+        known = names_of(module)
+        alone = [a for a in arguments if a in names and not flag_before(a, arguments)]
+        assert set(alone) <= known, f"{page}: {line}: there is no {set(alone) - known}"
+
+
+def flag_before(word, arguments):
+    """Whether a word is the value of a flag such as --run."""
+    before = arguments[arguments.index(word) - 1] if arguments.index(word) else ""
+    return before.startswith("--") and before not in ("--all", "--diff", "--quiz")
+
+
+def names_of(module):
+    loaded = importlib.import_module(module)
+    if module.endswith("measure"):
+        return set(getattr(loaded, "PARTS", ()))
+    return {sabotage.name for sabotage in loaded.SABOTAGES}
+
+
+SELECT = """
+import json, sys, pytest
+from _pytest.mark import KeywordMatcher
+from _pytest.mark.expression import Expression
+
+class Count:
+    def pytest_collection_finish(self, session):
+        matchers = [(str(i.path), KeywordMatcher.from_item(i)) for i in session.items]
+        found = []
+        for paths, words in json.loads(sys.argv[1]):
+            chosen = [m for p, m in matchers if p.startswith(tuple(paths)) or not paths]
+            expression = Expression.compile(words) if words else None
+            found.append(sum(expression.evaluate(m) if words else 1 for m in chosen))
+        print("FOUND", json.dumps(found))
+
+sys.exit(pytest.main(["--collect-only", "-q", *sys.argv[2:]], plugins=[Count()]))
+"""
+
+
+def test_every_pytest_line_selects_something():
+    asked = []
+    for _, line in PYTEST:
+        words = shlex.split(line)
+        arguments = words[words.index("pytest") + 1 :]
+        expression = arguments[arguments.index("-k") + 1] if "-k" in arguments else ""
+        values = {arguments[i + 1] for i, a in enumerate(arguments) if a in ("-k", "--build")}
+        paths = [a for a in arguments if not a.startswith("-") and a not in values]
+        if STANDS_FOR.search(line):
+            paths = expression = ""
+        asked.append(([str(ROOT / path) for path in paths], expression))
+    projects = [str(ROOT / project) for project in PROJECTS]
+    run = subprocess.run(
+        [sys.executable, "-c", SELECT, json.dumps(asked), *projects, str(ROOT / "tests")],
+        cwd=ROOT,
+        capture_output=True,
+        encoding="utf-8",
+    )
+    said = re.search(r"^FOUND (.*)$", run.stdout, re.M)
+    assert said, run.stdout[-2000:] + run.stderr
+    for (page, line), count in zip(PYTEST, json.loads(said[1]), strict=True):
+        assert count, f"{page}: {line} selects no test"
+
+
+LINKS = [
+    (page, target)
+    for page in PAGES
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    if not re.match(r"https?:|mailto:", target)
+]
+
+
+@pytest.mark.parametrize(("page", "target"), LINKS, ids=ids(LINKS))
+def test_what_is_linked_is_there(page, target):
+    name, _, anchor = target.partition("#")
+    path = page.parent / name if name else page
+    assert path.exists(), f"{page}: {target}"
+    if anchor:
+        headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.M)
+        anchors = [re.sub(r"[^\w\- ]", "", h.lower()).strip().replace(" ", "-") for h in headings]
+        assert anchor in anchors, f"{page}: {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
+def test_images_have_words_for_those_who_cannot_see_them_and_are_small(page):
+    for alt, target in re.findall(r"!\[([^]]*)\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
+        assert len(alt) > 10, f"{page}: {target} says nothing to a screen reader"
+        assert (page.parent / target).stat().st_size < 100_000, f"{page}: {target} is too large"

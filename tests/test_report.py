@@ -1,0 +1,197 @@
+"""The lab notebook: on two projects of a few lines each, whose commands take no time."""
+
+import base64
+import html.parser
+import importlib.util
+import json
+import os
+import re
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "report.py"
+COMMAND = """
+import os, pathlib, signal, sys, time, types
+SABOTAGES = [types.SimpleNamespace(name=name) for name in {names}]
+PARTS = {parts}
+
+def main(name):
+    with open("log.txt", "a") as log:
+        print(__package__, name, file=log)
+    if name == "crash":
+        raise ValueError("a <broken> build")
+    if name == "left_out":
+        print("this one is yours", file=sys.stderr)
+        sys.exit(2)
+    if name == "slow":
+        time.sleep(60)
+    if name == "killed":
+        os.kill(os.getppid(), signal.SIGTERM)
+        time.sleep(60)
+    pathlib.Path("drawn.png").write_bytes({png})
+    print("<b> & numbers\\nfigure: drawn.png")
+    if name not in PARTS:
+        print("verdict:", {verdict!r})
+
+if __name__ == "__main__":
+    main(sys.argv[1])
+"""
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNgYGD4DwABBAEAX+XDSwAAAABJRU5ErkJggg=="
+)
+
+
+@pytest.fixture
+def lab(tmp_path, monkeypatch):
+    """scripts/report.py over a folder of made-up projects; `write` makes one of them."""
+    spec = importlib.util.spec_from_file_location("report_under_test", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(module, "PROJECTS", [])
+
+    def write(project, names, parts=("count",), verdict="as predicted (1 of 1 seeds)"):
+        folder = tmp_path / project
+        folder.mkdir()
+        (folder / "__init__.py").write_text("", encoding="utf-8")
+        text = COMMAND.format(names=names, parts=dict.fromkeys(parts), png=PNG, verdict=verdict)
+        for kind in ("break_it", "measure"):
+            (folder / f"{kind}.py").write_text(text, encoding="utf-8")
+        module.PROJECTS.append(project)
+
+    def run(**options):
+        (tmp_path / "log.txt").write_text("", encoding="utf-8")
+        status = module.report(module.all_items(), tmp_path / "out", **options)
+        ran = (tmp_path / "log.txt").read_text(encoding="utf-8").splitlines()
+        return status, sorted(ran), Page((tmp_path / "out/index.html").read_text(encoding="utf-8"))
+
+    module.write_project, module.run_all = write, run
+    yield module
+    for name in [name for name in sys.modules if name.startswith(tuple(module.PROJECTS))]:
+        del sys.modules[name]
+
+
+class Page(html.parser.HTMLParser):
+    """What a browser would find: ids, links, images, other references, and text by section."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.source, self.ids, self.links, self.images, self.references = text, [], [], [], []
+        self.sections, self.here = {}, None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        if "id" in found:
+            self.ids.append(found["id"])
+            self.here = found["id"]
+            self.sections[self.here] = ""
+        if tag == "a":
+            self.links.append(found["href"])
+        elif tag == "img":
+            assert found["alt"]
+            self.images.append(found["src"])
+        else:
+            self.references += [found[key] for key in ("src", "href") if key in found]
+
+    def handle_data(self, data):
+        if self.here:
+            self.sections[self.here] += data
+
+
+def test_the_page_has_everything_and_needs_no_network(lab):
+    lab.write_project("p91_one", ["a", "b"])
+    lab.write_project("p92_two", ["c"], verdict="not as predicted (1 of 1 seeds)")
+    status, ran, page = lab.run_all()
+    assert status == 0
+    assert ran == ["p91_one a", "p91_one b", "p91_one count", "p92_two c", "p92_two count"]
+    assert len(page.ids) == len(set(page.ids))
+    assert all(link.removeprefix("#") in page.ids for link in page.links), page.links
+    assert {f"#{item.anchor}" for item in lab.all_items()} <= set(page.links)
+    data = "data:image/png;base64,"
+    assert [base64.b64decode(src.removeprefix(data)) for src in page.images] == [PNG] * 5
+    assert page.references == ["data:,"] and "url(" not in page.source
+    assert "<script" not in page.source and "<link rel=stylesheet" not in page.source
+    assert "<b> & numbers" in page.sections["p91_one-break_it-a"]
+    assert "as predicted" in page.sections["p91_one-break_it-b"]
+    assert "not as predicted" in page.sections["p92_two-break_it-c"]
+    assert "measured" in page.sections["p92_two-measure-count"]
+    assert "2 of 3 sabotages did as the book predicted" in re.sub("<.*?>", "", page.source)
+
+
+def test_an_item_that_fails_is_shown_and_stops_nothing(lab):
+    lab.write_project("p91_one", ["crash", "left_out", "a"])
+    status, ran, page = lab.run_all()
+    assert status == 1 and len(ran) == 4
+    assert "ValueError: a <broken> build" in page.sections["p91_one-break_it-crash"]
+    assert "left out" in page.sections["p91_one-break_it-left_out"]
+    assert "this one is yours" in page.sections["p91_one-break_it-left_out"]
+    assert "as predicted" in page.sections["p91_one-break_it-a"]
+
+
+def test_a_project_that_cannot_be_imported_is_an_item_that_fails(lab):
+    lab.write_project("p91_one", ["a"])
+    (lab.ROOT / "p91_one/break_it.py").write_text("import nothing_of_that_name", encoding="utf-8")
+    status, ran, page = lab.run_all()
+    assert status == 1 and ran == ["p91_one count"]
+    assert "nothing_of_that_name" in page.sections["p91_one-break_it"]
+
+
+def test_a_second_run_repeats_only_what_failed_or_changed(lab):
+    lab.write_project("p91_one", ["a"])
+    lab.write_project("p92_two", ["b", "crash"])
+    lab.run_all()
+    assert lab.run_all()[1] == ["p92_two crash"]
+    (lab.ROOT / "p92_two/nn.py").write_text("x = 1", encoding="utf-8")
+    assert lab.run_all()[1] == ["p92_two b", "p92_two count", "p92_two crash"]
+    (lab.ROOT / "p92_two/test_nn.py").write_text("x = 1", encoding="utf-8")
+    assert lab.run_all()[1] == ["p92_two crash"]
+    (lab.ROOT / "p91_one/nn.py").write_text("x = 1", encoding="utf-8")
+    assert len(lab.run_all()[1]) == 5
+
+
+def test_a_damaged_result_is_run_again(lab):
+    lab.write_project("p91_one", ["a"])
+    lab.run_all()
+    (file,) = (lab.ROOT / "out/items").glob("*break_it-a.json")
+    for text in ("", "{}", "[1]", json.dumps({"key": "x"})):
+        file.write_text(text, encoding="utf-8")
+        assert lab.run_all()[1] == ["p91_one a"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to catch")
+def test_what_was_stopped_goes_on_where_it_was(lab, monkeypatch, capsys):
+    monkeypatch.setattr(lab, "cores", lambda: 1)  # one after the other
+    lab.write_project("p91_one", ["a", "killed", "b"])
+    start = time.monotonic()
+    status, ran, page = lab.run_all()
+    assert time.monotonic() - start < 20
+    assert status == 130 and ran == ["p91_one a", "p91_one killed"]
+    assert "goes on from here" in capsys.readouterr().err
+    assert "as predicted" in page.sections["p91_one-break_it-a"]
+    assert "not run yet" in page.sections["p91_one-break_it-killed"]
+    items = [item for item in lab.all_items() if item.name != "killed"]
+    assert lab.report(items, lab.ROOT / "out") == 0
+    log = (lab.ROOT / "log.txt").read_text(encoding="utf-8").splitlines()
+    assert log[2:] == ["p91_one b", "p91_one count"]
+
+
+def test_quick_stops_what_is_still_running(lab, monkeypatch):
+    monkeypatch.setattr(lab, "QUICK", 4)
+    lab.write_project("p91_one", ["a", "slow"])
+    start = time.monotonic()
+    status, ran, page = lab.run_all(quick=True)
+    assert time.monotonic() - start < 20
+    assert status == 0 and ran == ["p91_one a", "p91_one count", "p91_one slow"]
+    assert "as predicted" in page.sections["p91_one-break_it-a"]
+    assert "not run yet" in page.sections["p91_one-break_it-slow"]
+
+
+def test_projects_take_turns(lab):
+    items = [lab.Item(p, "break_it", n) for p, n in ("1a", "1b", "1c", "2a", "3a", "3b")]
+    assert "".join(i.project + i.name for i in lab.by_turns(items)) == "1a2a3a1b3b1c"
