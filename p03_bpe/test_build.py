@@ -296,7 +296,7 @@ def test_encoding_does_not_prefer_the_longest_token(build):
         got = list(tokenizer.encode("abcd"))
         assert got == [257, 256], (
             f"with cd -> 256, ab -> 257 and abc -> 258, learned in this order, 'abcd' is ab, cd: "
-            f"[257, 256], got {got}. The longest token that fits, abc, would leave a d that training "
+            f"[257, 256], got {got}. The longest token that fits, abc, leaves a d that training "
             "never left: merge what was learned first"
         )
 
