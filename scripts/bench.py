@@ -15,11 +15,15 @@ import argparse
 import functools
 import gc
 import importlib
+import json
 import random
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from p01_autograd.cli import Parser, at_least, print_anything
 
@@ -148,13 +152,38 @@ def attention(B: int, T: int, C: int, n_head: int, repeats: int) -> Pairs:
     return by_turns(lambda: passes(ours), lambda: passes(other), repeats)
 
 
-def time_to_loss(repeats: int) -> Pairs:
-    """The default run up to the loss of nanoGPT's CPU recipe, and that recipe; a seed a pair."""
-    from p05_gpt.measure import our_row, recipe_seconds
+def time_to_loss(module: str, repeats: int) -> Pairs:
+    """A default run until it passes the loss of nanoGPT's CPU recipe, and that recipe; by seeds."""
+    from p05_gpt.measure import recipe_seconds
 
     for seed in range(1, min(repeats, 3) + 1):
         theirs = recipe_seconds(200, seed)  # the time of 200 of its 2,000 steps, times ten
-        yield our_row(seed)["seconds"], theirs
+        yield seconds_to_loss(module, seed), theirs
+
+
+def seconds_to_loss(module: str, seed: int) -> float:
+    """In the training loop of that command, which is ended when it is there."""
+    from p05_gpt.measure import RECIPE_LOSS
+
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", module, "--seed", str(seed), "--out", f"{folder}/run"]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            while process.poll() is None:
+                time.sleep(0.5)
+                for row in metrics(Path(folder, "run", "metrics.jsonl")):
+                    if row.get("val_nats_per_char", RECIPE_LOSS) < RECIPE_LOSS:
+                        return row["seconds"]
+        finally:
+            process.kill()
+            process.wait()
+    raise RuntimeError(f"python -m {module} --seed {seed} did not get below {RECIPE_LOSS}")
+
+
+def metrics(path: Path) -> list[dict]:
+    """The rows of a run that is still writing; none if it has not begun."""
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.is_file() else []
+    return [json.loads(line) for line in lines]
 
 
 ROWS = {  # what is timed: (project, the other one, pairs)
@@ -167,7 +196,16 @@ ROWS = {  # what is timed: (project, the other one, pairs)
     "encode 1.1 MB with 2,048 tokens": ("p03", "tiktoken", bpe_encoding),
     "attention B 12, T 64, C 128": ("p04", "F.sdpa", functools.partial(attention, 12, 64, 128, 4)),
     "attention B 4, T 256, C 256": ("p04", "F.sdpa", functools.partial(attention, 4, 256, 256, 8)),
-    "train to 1.8857 nats/char": ("p05", "nanoGPT recipe", time_to_loss),
+    "train to 1.8857 nats/char": (
+        "p05",
+        "nanoGPT recipe",
+        functools.partial(time_to_loss, "p05_gpt.train"),
+    ),
+    "train to 1.8857 nats/char, Muon": (
+        "p06",
+        "nanoGPT recipe",
+        functools.partial(time_to_loss, "p06_training.train"),
+    ),
 }
 
 
