@@ -251,10 +251,10 @@ def figure(healthy, broken):
     for runs, colour, name in ((healthy, HEALTHY, "healthy"), (broken, BROKEN, "broken")):
         for i, run in enumerate(run for run in runs if not hasattr(run, "error")):
             style = {"color": colour, "alpha": 0.8, "label": name if i == 0 else None}
-            left.plot(run.losses, **style)
+            left.plot(run.losses, linewidth=1, **style)
             right.plot(BRIGHTNESS, run.by_brightness, marker="o", **style)
     left.set(xlabel="step", ylabel="loss, nats per image", ylim=(0, 5))
-    right.set(xlabel="times as bright", xscale="log", yscale="log")
+    right.set(xlabel="times as bright", ylabel="on unseen images", xscale="log", yscale="log")
     left.legend()
     return drawing
 
