@@ -81,10 +81,10 @@ def unbroadcast(array: np.ndarray, shape) -> np.ndarray:
     return array.sum(stretched, keepdims=True).reshape(shape)
 
 
-# 2. Making tensors
+# 2. Making tensors (device is in PyTorch's signatures, so here, too; there is only one)
 
 
-def tensor(data, dtype=None, requires_grad=False) -> Tensor:
+def tensor(data, dtype=None, requires_grad=False, device=None) -> Tensor:
     """A tensor with its own copy of `data`: a number, (nested) lists, or a NumPy array.
 
     Python's floats become float32; an array keeps float64.
@@ -118,23 +118,23 @@ def several(sizes) -> tuple:
     return tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], tuple | list) else sizes
 
 
-def full(shape, value, dtype=None, requires_grad=False) -> Tensor:
+def full(shape, value, dtype=None, requires_grad=False, device=None) -> Tensor:
     """A tensor of `shape` with `value` everywhere."""
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
     return Tensor(np.full(shape, value, dtype or tensor(value).dtype), requires_grad)
 
 
-def zeros(*shape, dtype=None, requires_grad=False) -> Tensor:
+def zeros(*shape, dtype=None, requires_grad=False, device=None) -> Tensor:
     """zeros(2, 3) is a tensor (2, 3) of zeros."""
     return full(several(shape), 0, dtype or float32, requires_grad)
 
 
-def ones(*shape, dtype=None, requires_grad=False) -> Tensor:
+def ones(*shape, dtype=None, requires_grad=False, device=None) -> Tensor:
     """ones(2, 3) is a tensor (2, 3) of ones."""
     return full(several(shape), 1, dtype or float32, requires_grad)
 
 
-def arange(start, end=None, step=1, dtype=None) -> Tensor:
+def arange(start, end=None, step=1, dtype=None, device=None) -> Tensor:
     """start (0 if left out), start + step, ... up to, not including, end."""
     start, end = (0, start) if end is None else (start, end)
     whole = all(isinstance(x, int) for x in (start, end, step))
@@ -150,12 +150,12 @@ def manual_seed(seed: int) -> None:
     rng = np.random.default_rng(seed)
 
 
-def randn(*shape, dtype=None, requires_grad=False) -> Tensor:
+def randn(*shape, dtype=None, requires_grad=False, device=None) -> Tensor:
     """Standard normal numbers."""
     return Tensor(np.asarray(rng.standard_normal(several(shape), dtype or float32)), requires_grad)
 
 
-def rand(*shape, dtype=None, requires_grad=False) -> Tensor:
+def rand(*shape, dtype=None, requires_grad=False, device=None) -> Tensor:
     """Uniform numbers in [0, 1)."""
     return Tensor(np.asarray(rng.random(several(shape), dtype or float32)), requires_grad)
 
