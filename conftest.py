@@ -13,6 +13,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import ctypes
+import functools
 import importlib
 import linecache
 import os
@@ -363,9 +364,11 @@ def pytest_runtest_call(item):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    report = yield
     if not is_check(item):
-        return report
+        return (yield)
+    if item.config.option.tbstyle == "auto":
+        item.repr_failure = lambda error: ""  # pytest's traceback is slow to make and not shown
+    report = yield
     checker = item.config.stash[CHECKER]
     if report.failed:
         report.failure = explain(call.excinfo.value, item, report)
@@ -449,6 +452,7 @@ def readable(code: types.CodeType) -> str:
     return code.co_qualname.split(".<locals>")[0].removesuffix(".__init__")
 
 
+@functools.cache
 def methods(project: str, cls: str) -> set[str]:
     """The public methods of our class of that name."""
     return {
@@ -460,6 +464,7 @@ def methods(project: str, cls: str) -> set[str]:
     }
 
 
+@functools.cache
 def shipped_text(project: str) -> str:
     """Our build.py, from the repository's history if the reader has typed over the file."""
     path = ROOT / project / "build.py"

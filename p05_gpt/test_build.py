@@ -103,6 +103,7 @@ def test_block_normalises_what_each_part_reads(build):
 @pytest.mark.checks("Block")
 @pytest.mark.parametrize("n_embd, n_head", [(16, 3), (12, 5)], ids=["16 in 3", "12 in 5"])
 def test_block_gives_attention_its_number_of_heads(build, n_embd, n_head):
+    build.Block(n_embd, 4)
     try:
         build.Block(n_embd, n_head)
     except Exception:
@@ -150,6 +151,16 @@ def trace(module, x):
 @pytest.mark.checks("Block")
 def test_block_adds_attention_then_the_mlp_to_the_stream(build):
     module, x = block(build), stream(2, 5, C)
+    later = x.clone()
+    later[:, 0] += stream(2, C, seed=1)
+    assert gap(module(later)[:, 1:], module(x)[:, 1:]) > 1e-3, (
+        "what token 0 is makes no difference to the tokens after it: attention is not added to x"
+    )
+    module(x).square().sum().backward()
+    idle = [name for name, p in module.named_parameters() if p.grad is None]
+    assert not idle, (
+        f"what the block returns does not depend on {', '.join(idle)}: the MLP is not added to x"
+    )
     calls, out = trace(module, x)
     norms = [i for i, (layer, _, _) in enumerate(calls) if isinstance(layer, torch.nn.LayerNorm)]
     if len(norms) != 2 or norms[1] + 2 >= len(calls) or norms[1] < 2:
@@ -278,6 +289,7 @@ def test_gpt_has_as_many_blocks_as_asked_for_each_with_its_own_weights(build):
 @pytest.mark.checks("GPT")
 @pytest.mark.parametrize("n_embd, n_head", [(16, 3), (12, 5)], ids=["16 in 3", "12 in 5"])
 def test_gpt_gives_its_blocks_their_number_of_heads(build, n_embd, n_head):
+    build.GPT(V, n_embd, 4, LAYERS, BLOCK)
     try:
         build.GPT(V, n_embd, n_head, LAYERS, BLOCK)
     except Exception:

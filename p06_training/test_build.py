@@ -424,14 +424,6 @@ def refused(build, path, what):
     raise AssertionError(f"{what} was loaded as if nothing were wrong")
 
 
-@pytest.mark.checks("CheckpointError")
-def test_CheckpointError_is_a_ValueError(build):
-    assert issubclass(build.CheckpointError, ValueError), (
-        "CheckpointError should be derived from ValueError"
-    )
-    assert build.CheckpointError is not ValueError, "CheckpointError should be a class of its own"
-
-
 @pytest.mark.checks("save_checkpoint", "load_checkpoint")
 @pytest.mark.parametrize("kind", [str, Path], ids=["path as str", "path as Path"])
 def test_save_checkpoint_then_load_checkpoint_gives_the_same(build, tmp_path, kind):
@@ -618,6 +610,15 @@ def damaged_copies(content):
 
 
 @pytest.mark.checks("load_checkpoint")
+def test_load_checkpoint_raises_a_ValueError_of_its_own(build, tmp_path):
+    refused(build, tmp_path / "missing.pt", "a file that is not there")
+    assert issubclass(build.CheckpointError, ValueError), (
+        "CheckpointError should be derived from ValueError"
+    )
+    assert build.CheckpointError is not ValueError, "CheckpointError should be a class of its own"
+
+
+@pytest.mark.checks("load_checkpoint")
 def test_load_checkpoint_refuses_a_damaged_file(build, tmp_path):
     path, wrong = tmp_path / "a.pt", tmp_path / "b.pt"
     build.save_checkpoint(path, some_state())
@@ -660,6 +661,8 @@ class Hostile:
 @pytest.mark.checks("load_checkpoint")
 def test_load_checkpoint_runs_no_code_from_the_file(build, tmp_path):
     path, trap = tmp_path / "a.pt", tmp_path / "trap"
+    build.save_checkpoint(path, some_state())
+    build.load_checkpoint(path)
     try:
         build.save_checkpoint(path, some_state() | {"model": Hostile(trap)})
     except Exception:
