@@ -237,7 +237,7 @@ SABOTAGES = [
         "to 6.6 times too long. At a learning rate near the limit the loss leaps, and it is still "
         "higher at the end.",
         symptom=lambda healthy, broken: (
-            max(broken.losses) > 2 * max(healthy.losses) and broken.last_loss > healthy.last_loss
+            max(broken.losses) > 1.5 * max(healthy.losses) and broken.last_loss > healthy.last_loss
         ),
         caught_by="test_adams_first_step_is_as_long_as_the_learning_rate",
         module="optim",
