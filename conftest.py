@@ -35,6 +35,7 @@ PROJECTS = sorted(path.parent.name for path in ROOT.glob("p[0-9][0-9]_*/__init__
 LINES_PER_FAILURE = 18
 MEMORY_PER_TEST = 3 * 2**30  # bytes; a loop that appends for ever is stopped before the machine is
 SECONDS_FOR_THE_HINT = 20
+SECONDS_OF_A_SLOW_CHECK = 0.1
 
 
 @dataclass
@@ -56,6 +57,7 @@ class Checker:
     retyped: list[str] = field(default_factory=list)  # projects that no longer hold our text
     items: list[pytest.Item] = field(default_factory=list)  # from test_build.py
     results: dict[str, Failure | None] = field(default_factory=dict)  # by node id; None: passed
+    slow: set[str] = field(default_factory=set)  # node ids that the hint does not run again
     hint: str = ""
     hung: dict[str, int] = field(default_factory=dict)  # public name -> how many checks
 
@@ -370,6 +372,8 @@ def pytest_runtest_makereport(item, call):
         item.repr_failure = lambda error: ""  # pytest's traceback is slow to make and not shown
     report = yield
     checker = item.config.stash[CHECKER]
+    if call.when == "call" and call.duration > SECONDS_OF_A_SLOW_CHECK:
+        checker.slow.add(item.nodeid)
     if report.failed:
         report.failure = explain(call.excinfo.value, item, report)
         if report.failure.hung:
@@ -534,6 +538,10 @@ def known_sabotage(checker: Checker, project: str) -> str:
     failed = {item: found.text for item, found in done.items() if found}
     if not failed or any(found and found.hung for found in done.values()):
         return ""
+    quick = {item: found for item, found in done.items() if item.nodeid not in checker.slow}
+    if any(quick.values()):
+        done = quick
+        failed = {item: found.text for item, found in done.items() if found}
     functions = {item.function.__name__ for item in failed}
     sabotages = importlib.import_module(f"{project}.break_it").SABOTAGES
     best, best_score = "", 0.5

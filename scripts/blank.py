@@ -95,7 +95,12 @@ def stub(node: ast.FunctionDef, lines: list[str]):
         return first.end_lineno + 1, last_line(node, lines), [indent + STUB]
     if first.lineno == node.lineno:  # def f(self): return 1
         head = lines[first.lineno - 1][: first.col_offset].rstrip()
-        return first.lineno, last_line(node, lines), [head, indent + STUB]
+        above, below = (
+            line.strip() for line in [*lines, ""][node.lineno - 2 : node.lineno + 1 : 2]
+        )
+        before = [""] if above and above[-1] != ":" and above[0] != "@" else []
+        after = [""] if below and not below.startswith(("def ", "@")) else []
+        return first.lineno, last_line(node, lines), [*before, head, indent + STUB, *after]
     start = first.lineno
     while lines[start - 2].strip() == "" or lines[start - 2].lstrip().startswith("#"):
         start -= 1

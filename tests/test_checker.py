@@ -36,6 +36,7 @@ def check(tmp_path, monkeypatch, capsys):
         if text is not None:
             Path(file).parent.mkdir(exist_ok=True)
             Path(file).write_text(text, encoding="utf-8")
+            more += ("-k", "not hundred_thousand")  # the slowest, and none of this is about it
         capsys.readouterr()
         projects = [str(ROOT / name) for name in project.split()]
         status = pytest.main(["-p", "no:cacheprovider", *projects, "--build", file, *more])
@@ -69,7 +70,9 @@ def test_a_blank_file_parses_and_fails_every_check(project, check):
     text = blank.blank((ROOT / project / "build.py").read_text(encoding="utf-8"), project)
     for node in ast.walk(ast.parse(text)):
         assert not (isinstance(node, ast.ImportFrom) and node.level), "a relative import in my/"
-    status, out, _ = check(project, f"my/{project}.py", text)
+    Path("my").mkdir()
+    Path(f"my/{project}.py").write_text(text, encoding="utf-8")
+    status, out, _ = check(project, f"my/{project}.py")
     assert status == 1 and "Traceback" not in out
     assert "\n0 of " in out and "; next: " in out, out[-1500:]
     assert "not written yet: " in out and " passed" not in out
@@ -127,7 +130,7 @@ def test_a_wrong_answer_is_told_without_pytest(check):
     status, out, _ = check("p01_autograd", "my/p01_autograd.py", text)
     assert status == 1
     assert "an operator on two values [-]\n    Value(4.0) - Value(3.0) should be 1.0, but" in out
-    assert "Value.__sub__        1 of 4\n" in out and "; next: Value.__sub__" in out
+    assert "Value.__sub__        2 of 4\n" in out and "; next: Value.__sub__" in out
     for internal in ("Traceback", "assert ", "test_build.py:", "conftest", "fixture"):
         assert internal not in out
     longest = max(len(part.splitlines()) for part in out.split("\n\n")[:-1])
@@ -170,7 +173,7 @@ def test_a_file_may_import_its_neighbour_and_a_module_may_be_dotted(check):
     text = engine(("import math\n", "from pieces_of_mine import math\n"))
     status, out, _ = check("p01_autograd", "mine/engine.py", text)
     assert status == 0 and "checking mine/engine.py (p01_autograd)" in out
-    status, out, _ = check("p01_autograd", "p01_autograd.build")
+    status, out, _ = check("p01_autograd", "p01_autograd.build", None, "-k", "exp or log")
     assert status == 0 and "checking p01_autograd.build (p01_autograd)" in out
 
 
@@ -179,10 +182,9 @@ def test_the_hint_names_the_sabotage_even_in_other_words(check, name):
     (sabotage,) = [sabotage for sabotage in SABOTAGES if sabotage.name == name]
     text = edited("p01_autograd", sabotage)[1]
     reworded = ast.unparse(ast.parse(text)).replace("upstream", "from_above")
-    for case in (text, reworded):
-        _, out, _ = check("p01_autograd", "my/p01_autograd.py", case)
-        says = f"this is what {name} looks like: python -m p01_autograd.break_it {name}"
-        assert says in out.splitlines()
+    _, out, _ = check("p01_autograd", "my/p01_autograd.py", reworded)
+    says = f"this is what {name} looks like: python -m p01_autograd.break_it {name}"
+    assert says in out.splitlines()
 
 
 def test_no_hint_for_what_is_no_sabotage(check):
@@ -214,13 +216,13 @@ def clone(tmp_path):
 def test_typing_into_build_py(clone):
     unfinished = blank.blank(ENGINE, "p01_autograd")
     status, out, _ = clone(unfinished, "pytest", "p01_autograd")
-    assert status == 1 and "0 of 113 pass; next: Value" in out.replace("  ", " ") or "0 of " in out
+    assert status == 1 and "\n0 of " in out and " pass; next: Value\n" in out
     (why,) = [line for line in out.splitlines() if "only test_build.py is run" in line]
     assert "git checkout p01_autograd/build.py" in why
-    assert "Traceback" not in out and "error" not in out.lower()
+    assert "Traceback" not in out and "Error" not in out
 
-    in_other_words = ast.unparse(ast.parse(ENGINE))
-    status, out, _ = clone(in_other_words, "pytest", "p01_autograd")
+    in_other_words = ast.unparse(ast.parse(ENGINE)).replace("upstream", "from_above")
+    status, out, _ = clone(in_other_words, "pytest", "p01_autograd", "-k", "exp or log")
     assert status == 0 and "only test_build.py is run" in out
 
     status, out, err = clone(in_other_words, "p01_autograd.break_it", "assigned")
@@ -240,13 +242,14 @@ def test_blank_keeps_what_is_not_to_be_typed():
         '"""Doc."""\n\nfrom .other import thing\n\nLIMIT = 3\n\n\n'
         "def f(x):\n    '''Says.\n    '''\n    return _help(x)\n\n\n"
         "def _help(x):\n    return x\n\n\nclass A:\n    size = 2\n\n"
-        "    def g(self): return 1\n    def h(self): return 2\n\n    def _own(self):\n        pass\n",
+        "    def g(self): return 1\n    def h(self): return 2\n\n"
+        "    def _own(self):\n        pass\n",
         "p09_x",
     )
     assert text == (
         '"""Doc."""\n\nfrom p09_x.other import thing\n\nLIMIT = 3\n\n\n'
-        "def f(x):\n    '''Says.\n    '''\n    raise NotImplementedError\n\n\nclass A:\n    size = 2\n\n"
-        "    def g(self):\n        raise NotImplementedError\n\n"
+        "def f(x):\n    '''Says.\n    '''\n    raise NotImplementedError\n\n\n"
+        "class A:\n    size = 2\n\n    def g(self):\n        raise NotImplementedError\n\n"
         "    def h(self):\n        raise NotImplementedError\n"
     )
 
