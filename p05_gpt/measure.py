@@ -10,18 +10,21 @@ others train models and take minutes; they run by name or with --all:
     sampling  entropy and repetition against temperature, of the newest run or --run
     grid      loss against parameters, data and steps, with fitted lines
     choices   lines that could be otherwise: six, trained next to ours
+    faster    the default run with what makes it fast undone, one thing at a time
     recipe    the default run's time to the loss of nanoGPT's CPU recipe, and the recipe's own
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import math
 import sys
 import time
 from collections import Counter
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
 import torch
 from torch import nn
@@ -29,7 +32,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from p01_autograd.cli import Parser, UsageError, at_least, print_anything
 from p01_autograd.sabotage import Sabotage, sabotaged
-from p04_attention.build import CausalSelfAttention
+from p04_attention.build import CausalSelfAttention, causal_mask
+from p04_attention.measure import FusedAttention
 
 from . import build, costs, run
 from .build import GPT, evaluate, evaluating, get_batch, loss, next_token
@@ -43,6 +47,7 @@ VOCAB, N_EMBD, N_HEAD, N_LAYER, BLOCK_SIZE, BATCH_SIZE = 2048, 128, 4, 4, 64, 12
 TEMPERATURES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 LENGTHS = (16, 32, 64, 128, 256, 512)
 RECIPE_STEPS, RECIPE_LOSS = 2000, 1.8857
+FASTER_STEPS = 300
 
 
 def default_model(block_size: int = BLOCK_SIZE) -> GPT:
@@ -462,16 +467,99 @@ def choices(args) -> None:
         )
 
 
-# recipe
+# faster
 
 
-class FusedAttention(CausalSelfAttention):
-    """The same projections around PyTorch's kernel, as nanoGPT has it."""
+class FirstAttention(CausalSelfAttention):
+    """As one writes it first: T * T scores divided, filled with -inf, divided by their sum."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         q, k, v = (self.split_heads(part(x)) for part in (self.query, self.key, self.value))
-        y = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (B, nh, T, T)
+        scores = scores.masked_fill(~causal_mask(x.shape[1]), float("-inf"))
+        exps = (scores - scores.max(-1, keepdim=True).values.detach()).exp()
+        y = exps / exps.sum(-1, keepdim=True) @ v  # (B, nh, T, hs)
         return self.proj(y.transpose(1, 2).reshape(x.shape))
+
+
+def one_step(vocab: int, attention=CausalSelfAttention, optimizer=None):
+    """A training step of the default run's model, to call again and again."""
+    torch.manual_seed(1337)
+    model = GPT(vocab, N_EMBD, N_HEAD, N_LAYER, BLOCK_SIZE)
+    for block in model.blocks:
+        block.attn = attention(N_EMBD, N_HEAD)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, **(optimizer or {"fused": True}))
+    x, y = (ids % vocab for ids in random_batch())
+
+    def step():
+        batch_loss = loss(model(x), y)
+        optimizer.zero_grad()
+        batch_loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def by_turns(calls: dict, repeats: int) -> dict[str, float]:
+    """The median time of each call; they take turns, so that a slow moment slows all."""
+    times = {name: [] for name in calls}
+    for repeat in range(repeats + 2):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            if repeat >= 2:
+                times[name].append(time.perf_counter() - start)
+    return {name: median(found) for name, found in times.items()}
+
+
+def short_run(module, seed: int, *flags: str) -> float:
+    """Nats per character of a run like the default one, but of FASTER_STEPS steps."""
+    steps = str(FASTER_STEPS)
+    _, args = parse_flags(["--steps", steps, "--eval-every", steps, "--seed", str(seed), *flags])
+    tokenizer, train_ids, val_ids, tokens_per_char, _ = run.load_data(args)
+    torch.manual_seed(seed)
+    model = module.GPT(
+        len(tokenizer.vocab), args.n_embd, args.n_head, args.n_layer, args.block_size
+    )
+    with contextlib.redirect_stdout(io.StringIO()):
+        rows = list(training_steps(args, model, train_ids, val_ids, tokens_per_char, tokenizer))
+    return rows[-1]["val_nats_per_char"]
+
+
+def faster(args) -> None:
+    """What a step takes and how far FASTER_STEPS of them come, with one thing undone."""
+    gpt2 = other_choices()["GPT-2's initialisation"]
+    ours, chars = "the default run", "characters for 2,048 tokens"
+    steps = by_turns(
+        {
+            ours: one_step(VOCAB),
+            chars: one_step(65),
+            "AdamW as PyTorch has it by default": one_step(VOCAB, optimizer={"fused": False}),
+            "attention as written first": one_step(VOCAB, FirstAttention),
+            "PyTorch's fused attention": one_step(VOCAB, FusedAttention),
+        },
+        60,
+    )
+    losses = {
+        ours: (build,),
+        chars: (build, "--tokenizer", "char"),
+        "GPT-2's initialisation": (gpt2,),
+        "a learning rate of 1e-3 for 4e-3": (build, "--lr", "1e-3"),
+    }
+    seeds = range(1, args.seeds + 1)
+    found = {name: [short_run(m, seed, *fl) for seed in seeds] for name, (m, *fl) in losses.items()}
+    print(
+        f"{'':36} {'ms a step':>9}   nats/char after {FASTER_STEPS} steps, {args.seeds} seeds\n"
+        f"{'':36} {'':9}   {'mean':>6} {'range':>13}"
+    )
+    for name in dict.fromkeys([*steps, *losses]):
+        took = f"{1e3 * steps[name]:9.1f}" if name in steps else f"{'as ours':>9}"
+        came = found.get(name)
+        came = f"{mean(came):6.3f} {min(came):6.3f}-{max(came):5.3f}" if came else "as ours"
+        print(f"{name:36} {took}   {came}")
+
+
+# recipe
 
 
 def recipe_seconds(n_steps: int, seed: int) -> float:
@@ -532,7 +620,8 @@ def recipe(args) -> None:
 
 
 PARTS = {
-    part.__name__: part for part in (count, memory, speed, cache, sampling, grid, choices, recipe)
+    part.__name__: part
+    for part in (count, memory, speed, cache, sampling, grid, choices, faster, recipe)
 }
 DEFAULT_PARTS = ("count", "memory", "speed", "cache", "sampling")
 
@@ -561,7 +650,7 @@ def main(argv: list[str] | None = None) -> int:
         type=at_least(1),
         default=3,
         metavar="N",
-        help="choices, recipe: runs of each; default: %(default)s",
+        help="choices, faster, recipe: runs of each; default: %(default)s",
     )
     add(
         "--recipe-steps",

@@ -125,6 +125,25 @@ def test_the_command_prints_its_parts_and_draws(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "runs/p05_gpt/measure/cache.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("attention", [measure.FirstAttention, measure.FusedAttention])
+def test_attention_written_otherwise_computes_the_same(attention):
+    torch.manual_seed(0)
+    ours, x = build.CausalSelfAttention(16, 2), torch.randn(2, 9, 16)
+    other = attention(16, 2)
+    other.load_state_dict(ours.state_dict())
+    torch.testing.assert_close(other(x), ours(x))
+
+
+def test_faster_prints_steps_and_losses(monkeypatch, capsys):
+    monkeypatch.setattr(measure, "FASTER_STEPS", 1)
+    monkeypatch.setattr(measure, "by_turns", lambda calls, n: {name: 0.001 for name in calls})
+    monkeypatch.setattr(measure, "short_run", lambda module, seed, *flags: float(len(flags)))
+    assert measure.main(["faster", "--seeds", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.split()[-3:] == ["1.0", "2.000", "2.000-2.000"] for line in lines)
+    assert any(line.startswith("GPT-2") and "as ours" in line for line in lines)
+
+
 @pytest.mark.parametrize(
     "argv, part",
     [
