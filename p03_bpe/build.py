@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import heapq
 import json
+import re
 import unicodedata
 import warnings
+from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
-from functools import lru_cache
-from itertools import groupby, pairwise
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, groupby, pairwise
 from pathlib import Path
 
 import regex
@@ -100,6 +101,7 @@ class BasicTokenizer:
         self.merges: dict[Pair, int] = {}
         self.special_tokens: dict[str, int] = {}
         self.byte_ids = list(range(256))  # the id of each byte; GPT-2's are in another order
+        self._known = Known(self._encode_chunk, self.merges)  # chunks met before
         self._build_vocab()
 
     def _build_vocab(self):
@@ -109,9 +111,9 @@ class BasicTokenizer:
         for token, special_id in self.special_tokens.items():
             self.vocab[special_id] = token.encode("utf-8")
 
-    def chunks(self, texts: Iterable[str]) -> Iterator[str]:
-        """The pieces that are encoded by themselves: here one, all texts joined."""
-        yield "".join(texts)
+    def chunks(self, texts: Iterable[str]) -> Iterator[list[str]]:
+        """The pieces that are encoded by themselves, in lists: here one, all texts joined."""
+        yield ["".join(texts)]
 
     def train(self, text: str | Iterable[str], vocab_size: int, verbose: bool = False) -> None:
         """Learn vocab_size - 256 merges from a text, or from pieces of one, in place of old merges.
@@ -123,13 +125,15 @@ class BasicTokenizer:
         for token, special_id in self.special_tokens.items():
             if special_id < vocab_size:
                 raise ValueError(f"the id {special_id} of {token!r} would be taken by training")
-        chunks = self.chunks([text] if isinstance(text, str) else text)
+        chunks = chain.from_iterable(self.chunks([text] if isinstance(text, str) else text))
         self.merges, self.byte_ids = {}, list(range(256))
-        for pair, count in learn_merges_quickly(chunks, vocab_size - 256):
+        known: dict[str, list[int]] = {}
+        for pair, count in learn_merges_quickly(chunks, vocab_size - 256, known):
             self.merges[pair] = new_id = 256 + len(self.merges)
             if verbose:
                 print(f"merge {new_id - 255}: {pair} -> {new_id}, {count} occurrences")
         self._build_vocab()
+        self._known = Known(self._encode_chunk, self.merges, known)
         if len(self.merges) < vocab_size - 256:
             warnings.warn(
                 f"no pair is left to merge: {256 + len(self.merges)} tokens, not {vocab_size}",
@@ -175,13 +179,18 @@ class BasicTokenizer:
             allowed = specials & set(allowed_special)
         forbidden = set() if allowed_special == "none" else specials - allowed
         parts = (part for text in texts for part in self._parts(text, allowed, forbidden))
-        encode_chunk = lru_cache(100_000)(self._encode_chunk)  # most chunks come again
+        return chain.from_iterable(self._runs(parts))
+
+    def _runs(self, parts: Iterable[str | int]) -> Iterator[Iterable[int]]:
+        """Special tokens that follow each other, or the ids of some chunks."""
+        if not self._known.are_of(self.merges):
+            self._known = Known(self._encode_chunk, self.merges)
         for special, group in groupby(parts, key=lambda part: isinstance(part, int)):
             if special:
-                yield from group
+                yield group
             else:
-                for chunk in self.chunks(group):
-                    yield from encode_chunk(chunk)
+                for chunks in self.chunks(group):
+                    yield chain.from_iterable(map(self._known.__getitem__, chunks))
 
     def _parts(self, text: str, allowed: set[str], forbidden: set[str]) -> Iterator[str | int]:
         """The text, cut at allowed special tokens, with their ids between the parts."""
@@ -292,6 +301,10 @@ class RegexTokenizer(BasicTokenizer):
             self._compiled = regex.compile(pattern)
         except regex.error as error:
             raise ValueError(f"the split pattern {pattern!r} is wrong: {error}") from None
+        if self._compiled.groups:
+            raise ValueError(f"the split pattern {pattern!r} has a group: use (?:...) for (...)")
+        ours = pattern in (GPT2_PATTERN, GPT4_PATTERN)
+        self._for_ascii = for_ascii(pattern) if ours else self._compiled
         self.pattern = pattern
 
     def split(self, text: str) -> list[str]:
@@ -300,9 +313,10 @@ class RegexTokenizer(BasicTokenizer):
         >>> RegexTokenizer().split("we're  here")
         ['we', "'re", ' ', ' here']
         """
-        return [found[0] for found in self._compiled.finditer(text)]
+        pattern = self._for_ascii if text.isascii() else self._compiled
+        return pattern.findall(text)
 
-    def chunks(self, texts: Iterable[str]) -> Iterator[str]:
+    def chunks(self, texts: Iterable[str]) -> Iterator[list[str]]:
         """The pieces of the texts joined; the last two are held back until more text has come.
 
         What follows may change them ("'l" and "l" are one piece, spaces before a word are two) but,
@@ -311,9 +325,9 @@ class RegexTokenizer(BasicTokenizer):
         held: list[str] = []
         for text in texts:
             held = self.split("".join([*held, text]))
-            yield from held[:-2]
+            yield held[:-2]
             held = held[-2:]
-        yield from held
+        yield held
 
     @classmethod
     def from_tiktoken(cls, encoding: tiktoken.Encoding) -> RegexTokenizer:
@@ -400,60 +414,108 @@ class CharTokenizer:
         self._use(characters)
 
 
-# The same, quickly. Both give what the plain forms above give, merge for merge. Tokens stay at the
-# place of their first byte and know their neighbours, so that a merge reads the places of its pair
-# and no others. None stands before, between and after the chunks, and where a token was swallowed.
+# The same, quickly. These give what the plain forms above give, merge for merge and id for id.
 
 
-def learn_merges_quickly(chunks: Iterable[str], n_merges: int) -> Iterator[tuple[Pair, int]]:
+def for_ascii(pattern: str) -> re.Pattern:
+    """GPT-2's or GPT-4's pattern for a text of ASCII alone; the standard library is faster."""
+    pattern = pattern.replace(r"\p{L}\p{N}]", "A-Za-z0-9]")
+    return re.compile(pattern.replace(r"\p{L}", "[A-Za-z]").replace(r"\p{N}", "[0-9]"), re.ASCII)
+
+
+LONG = 100  # characters; longer chunks hardly come again, so they are not remembered
+
+
+class Known(dict):
+    """The ids of chunks, worked out by `encode` when first asked for, and remembered."""
+
+    def __init__(
+        self,
+        encode: Callable[[str], list[int]],
+        merges: dict[Pair, int],
+        known: dict[str, list[int]] | None = None,
+    ):
+        super().__init__(known or {})
+        self.encode, self.merges, self.n_merges = encode, merges, len(merges)
+
+    def are_of(self, merges: dict[Pair, int]) -> bool:
+        """Whether they still hold: other merges give other ids."""
+        return self.merges is merges and self.n_merges == len(merges)
+
+    def __missing__(self, chunk: str) -> list[int]:
+        ids = self.encode(chunk)
+        if len(chunk) <= LONG:
+            if len(self) >= 100_000:
+                self.clear()
+            self[chunk] = ids
+        return ids
+
+
+# Tokens stay at the place of their first byte and know their neighbours, so that a merge reads the
+# places of its pair and no others. NONE stands before, between and after the chunks, and where a
+# token was swallowed.
+NONE = -1
+
+
+def learn_merges_quickly(
+    chunks: Iterable[str], n_merges: int, known: dict[str, list[int]] | None = None
+) -> Iterator[tuple[Pair, int]]:
     """learn_merges; equal chunks are stored once, with how often they occur.
 
     A heap holds (-count, first place, pair). While others are merged, a pair loses places and never
     gains one, so an entry can only be too good: the top is counted again until it is right.
+    After the last merge the ids of the chunks are written into `known`.
     """
-    ids, weights = [None], [0]
+    ids, weights, starts = array("i", [NONE]), array("i", [0]), {}
     for chunk, count in Counter(chunks).items():
-        ids += [*chunk.encode("utf-8"), None]
-        weights += [count] * (len(ids) - len(weights))
-    places = list(range(len(ids)))
-    before, after = [0, *places], places[1:]
-    where: dict[Pair, list[int]] = {}  # the places of the left half, in order
+        if known is not None and len(chunk) <= LONG:
+            starts[chunk] = len(ids)
+        ids.extend(chunk.encode("utf-8"))
+        ids.append(NONE)
+        weights.extend([count] * (len(ids) - len(weights)))
+    before, after = array("i", range(-1, len(ids) - 1)), array("i", range(1, len(ids) + 1))
+    where: dict[Pair, array] = {}  # the places of the left half, in order
     heap: list[tuple[int, int, Pair]] = []
 
     def entry(pair: Pair) -> tuple[int, int, Pair]:
         left, right = pair
         still = [i for i in where[pair] if ids[i] == left and ids[after[i]] == right]
-        where[pair] = still
+        where[pair] = array("i", still)
         return -sum(map(weights.__getitem__, still)), still[0] if still else 0, pair
 
-    found = defaultdict(list)  # the places of new pairs
-    for i, pair in zip(places, pairwise(ids)):
+    found = defaultdict(lambda: array("i"))  # the places of new pairs
+    for i, pair in enumerate(pairwise(ids)):
         found[pair].append(i)
     for new_id in range(256, 256 + n_merges):
         for pair in found:
-            if None not in pair:
+            if NONE not in pair:
                 where[pair] = found[pair]
                 heapq.heappush(heap, entry(pair))
         while heap and heap[0] != (now := entry(heap[0][2])):
             heapq.heapreplace(heap, now)
         if not heap or heap[0][0] == 0:
-            return
+            break
         count, _, (left, right) = heapq.heappop(heap)
         yield (left, right), -count
-        found = defaultdict(list)
+        found = defaultdict(lambda: array("i"))
         for i in where.pop((left, right)):
             j = after[i]
             if ids[i] == left and ids[j] == right:  # "aaa" holds the pair twice, merges it once
                 h, k = before[i], after[j]
-                ids[i], ids[j] = new_id, None
+                ids[i], ids[j] = new_id, NONE
                 after[i], before[k] = k, i
                 found[ids[h], new_id].append(h)
                 found[new_id, ids[k]].append(i)
+    for chunk, i in starts.items():
+        known[chunk] = []
+        while ids[i] != NONE:
+            known[chunk].append(ids[i])
+            i = after[i]
 
 
 def apply_merges_quickly(ids: list[int], merges: dict[Pair, int]) -> list[int]:
     """apply_merges; the places of each merge are collected, and merges done in their order."""
-    ids = [None, *ids, None]
+    ids = [NONE, *ids, NONE]
     before, after = list(range(-1, len(ids) - 1)), list(range(1, len(ids) + 1))
     where = defaultdict(list)  # the places where each new id can be made, in order
     for i, pair in enumerate(pairwise(ids)):
@@ -467,11 +529,11 @@ def apply_merges_quickly(ids: list[int], merges: dict[Pair, int]) -> list[int]:
             j = after[i]
             if merges.get((ids[i], ids[j])) == new_id:
                 h, k = before[i], after[j]
-                ids[i], ids[j] = new_id, None
+                ids[i], ids[j] = new_id, NONE
                 after[i], before[k] = k, i
                 for place, pair in (h, (ids[h], new_id)), (i, (new_id, ids[k])):
                     if (later := merges.get(pair)) is not None:
                         if later not in where:
                             heapq.heappush(waiting, later)
                         where[later].append(place)
-    return [token for token in ids if token is not None]
+    return [token for token in ids if token != NONE]

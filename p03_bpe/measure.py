@@ -17,6 +17,7 @@ import re
 import subprocess
 import sys
 import time
+from itertools import chain
 from pathlib import Path
 
 from p01_autograd.cli import Parser, print_anything
@@ -251,7 +252,7 @@ def speed():
     text, short = load_corpus(), load_corpus()[:100_000]
     print("training a vocabulary of 1,024 on 100,000 characters")
     for cls in (RegexTokenizer, BasicTokenizer):
-        chunks = list(cls().chunks([short]))
+        chunks = list(chain.from_iterable(cls().chunks([short])))
         plain = seconds(lambda chunks=chunks: list(learn_merges(chunks, 768)))
         ours = seconds(lambda cls=cls: trained(short, 1024, cls), 3)
         print(
@@ -287,7 +288,7 @@ def encoding_race(text: str, cls) -> str:
 
 def slowly(tokenizer, text: str) -> list[int]:
     """Encode by the plain form, each chunk anew, as minbpe does."""
-    chunks = tokenizer.chunks([text])
+    chunks = chain.from_iterable(tokenizer.chunks([text]))
     merged = (apply_merges(list(chunk.encode("utf-8")), tokenizer.merges) for chunk in chunks)
     return [i for ids in merged for i in ids]
 
