@@ -3,6 +3,7 @@
 python -m p01_autograd.break_it
 """
 
+import math
 import random
 import sys
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ class Numbers:
     """What one training run came to."""
 
     first_loss: float
+    lowest_loss: float  # on the way
     last_loss: float
     accuracy: float  # on 200 points that it has not seen
     steps_to_half: int  # until the loss had halved for good; STEPS if never
@@ -33,8 +35,8 @@ SABOTAGES = [
         old="parent._flow += local * upstream",
         new="parent._flow = local * upstream",
         predict="Where paths meet, only one of them counts. Every weight is used by every point, "
-        "so each step follows a single point. The loss still falls, and stops higher.",
-        symptom=lambda healthy, broken: broken.last_loss > healthy.last_loss + 0.05,
+        "so each step follows a single point, and most of the loss stays.",
+        symptom=lambda healthy, broken: broken.lowest_loss > 0.5 * broken.first_loss,
         caught_by="test_backward_adds_up_where_a_value_is_used_twice",
     ),
     Sabotage(
@@ -47,7 +49,9 @@ SABOTAGES = [
         predict="Nodes are taken by their distance from the result. One that is near by one path "
         "and far by another passes its gradient on before all of it has arrived; what comes later "
         "is lost. The loss still falls, and stops higher.",
-        symptom=lambda healthy, broken: broken.last_loss > healthy.last_loss + 0.05,
+        symptom=lambda healthy, broken: (
+            healthy.last_loss + 0.05 < broken.last_loss < broken.first_loss
+        ),
         caught_by="test_backward_waits_until_all_has_arrived",
     ),
     Sabotage(
@@ -55,8 +59,10 @@ SABOTAGES = [
         old="            p.grad = 0.0",
         new="            pass",
         predict="Every step follows the sum of all gradients since the first: momentum that never "
-        "fades. The loss falls at first, then swings and stays higher.",
-        symptom=lambda healthy, broken: broken.last_loss > healthy.last_loss + 0.05,
+        "fades. The loss falls as fast as it should, and then runs away again.",
+        symptom=lambda healthy, broken: (
+            broken.lowest_loss < 0.5 * broken.first_loss < broken.last_loss
+        ),
         caught_by="test_zero_grad_clears_every_parameter",
         module="nn",
     ),
@@ -64,9 +70,9 @@ SABOTAGES = [
         name="wrong_product_rule",
         old="(other.data, self.data))",
         new="(self.data, other.data))",
-        predict="Each factor gets its own value as the derivative: weights are pulled towards "
-        "zero or pushed away, whatever the data say. It does not learn.",
-        symptom=lambda healthy, broken: not broken.last_loss < 0.5 * broken.first_loss,
+        predict="Each factor gets its own value as the derivative: a weight moves by a multiple "
+        "of itself, whatever the data say, and grows until the loss is no number.",
+        symptom=lambda healthy, broken: not math.isfinite(broken.last_loss),
         caught_by="test_multiplication_has_the_other_factor_as_its_derivative",
     ),
     Sabotage(
@@ -100,6 +106,7 @@ def experiment(build=None, nn=None, seed=1337) -> Numbers:
     above = [step for step, loss in enumerate(losses) if not loss < losses[0] / 2]
     return Numbers(
         first_loss=losses[0],
+        lowest_loss=min(losses),
         last_loss=losses[-1],
         accuracy=accuracy(model, *two_moons(200, seed=seed + 1000)),
         steps_to_half=above[-1] + 1,

@@ -1,10 +1,13 @@
-"""What does it cost? Time and memory of a graph of single numbers, against its size.
+"""What a graph of single numbers costs: python -m p01_autograd.measure
 
-    python -m p01_autograd.measure
+Without a name every part, half a minute together:
 
-With micrograd installed (pip install micrograd) the same network runs on both, in one go.
+    size       time and memory of a forward and a backward pass against the nodes of the graph
+    chain      the same for a chain of a thousand to a million nodes, the deepest graph there is
+    micrograd  one network on both engines (needs it: pip install micrograd)
 """
 
+import argparse
 import gc
 import importlib
 import importlib.util
@@ -24,6 +27,7 @@ from p01_autograd.figures import HEALTHY, REFERENCE, subplots
 WIDTHS = [4, 8, 16, 32, 64]
 INPUTS, POINTS = 2, 10
 IN_A_ROW = 5
+CHAINS = [1_000, 10_000, 100_000, 1_000_000]
 
 
 def forward(model, points):
@@ -125,7 +129,23 @@ def against_micrograd(repeats: int) -> dict | None:
     }
 
 
-def draw(rows: list[dict]):
+def chain(nodes: int):
+    """(((x * 1.0) + 0.0) * 1.0) ...: every node waits for the one before it."""
+    x = result = Value(1.0)
+    one, zero = Value(1.0), Value(0.0)
+    for _ in range(nodes // 2):
+        result = result * one + zero
+    return x, result
+
+
+def save(drawing, part: str) -> None:
+    path = Path(f"runs/p01_autograd/measure/{part}.png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    drawing.savefig(path)
+    print(f"figure: {path.as_posix()}")
+
+
+def draw_size(rows: list[dict]):
     """Milliseconds and megabytes against the number of nodes."""
     figure, (left, right) = subplots(1, 2, width=9.6, height=4.0)
     nodes = [row["nodes"] for row in rows]
@@ -139,14 +159,10 @@ def draw(rows: list[dict]):
     return figure
 
 
-def main(argv=None) -> int:
-    """The command line; returns the exit status."""
-    print_anything()
-    parser = Parser(prog="python -m p01_autograd.measure", description="What single numbers cost.")
-    parser.add_argument(
-        "--repeats", type=at_least(1), default=7, help="the median is shown; default: 7"
-    )
-    flags = parser.parse_args(argv)
+# The parts
+
+
+def measure_size(flags) -> None:
     rows = grow(flags.repeats)
     print(f"an MLP {INPUTS}-width-width-1 on {POINTS} points; per node of the graph")
     print("width    nodes  forward us  backward us  bytes  forward over plain floats")
@@ -159,6 +175,26 @@ def main(argv=None) -> int:
         )
     for what in ("forward", "backward", "bytes"):
         print(f"{what} grows like nodes ** {exponent(rows, what):.2f}")
+    save(draw_size(rows), "size")
+
+
+def measure_chain(flags) -> None:
+    print("    nodes  forward us  backward us  (per node)  its derivative")
+    for n in CHAINS:
+        times = []
+        for _ in range(min(3, flags.repeats)):
+            gc.collect()
+            start = time.perf_counter()
+            x, result = chain(n)
+            middle = time.perf_counter()
+            result.backward()
+            times.append((middle - start, time.perf_counter() - middle))
+        there, back = (1e6 * statistics.median(column) / n for column in zip(*times))
+        print(f"{n:9,} {there:11.2f} {back:12.2f} {x.grad:27.1f}")
+        del x, result
+
+
+def measure_micrograd(flags) -> None:
     ratio = against_micrograd(flags.repeats)
     if ratio is None:
         print("micrograd is not installed; with it (pip install micrograd) both are compared")
@@ -167,10 +203,31 @@ def main(argv=None) -> int:
             f"micrograd's MLP on both: ours is {ratio['speed']:.1f} times as fast "
             f"and takes {ratio['memory']:.2f} of the memory"
         )
-    path = Path("runs/p01_autograd/measure.png")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draw(rows).savefig(path)
-    print(f"figure: {path.as_posix()}")
+
+
+PARTS = {"size": measure_size, "chain": measure_chain, "micrograd": measure_micrograd}
+
+
+def main(argv=None) -> int:
+    """The command line; returns the exit status."""
+    print_anything()
+    parser = Parser(
+        prog="python -m p01_autograd.measure",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--all", action="store_true", help="every part, as without a name")
+    parser.add_argument(
+        "--repeats", type=at_least(1), default=7, help="the median is shown; default: %(default)s"
+    )
+    flags = parser.parse_args(argv)
+    for name in flags.parts:
+        if name not in PARTS:
+            parser.error(f"there is no part {name}; there are {', '.join(PARTS)}")
+    for name in PARTS if flags.all or not flags.parts else flags.parts:
+        print(f"--- {name}", flush=True)
+        PARTS[name](flags)
     return 0
 
 

@@ -1,5 +1,7 @@
 """The measurements of project 1."""
 
+import pytest
+
 from p01_autograd import measure
 
 
@@ -8,11 +10,28 @@ def test_the_exponent_of_a_power_law():
     assert abs(measure.exponent(rows, "seconds") - 1.5) < 1e-9
 
 
-def test_the_command_prints_a_row_for_each_width(tmp_path, monkeypatch, capsys):
+def test_the_command_prints_a_row_for_each_size(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(measure, "WIDTHS", [2, 4])
+    monkeypatch.setattr(measure, "CHAINS", [10, 20])
     assert measure.main(["--repeats", "1"]) == 0
-    out = capsys.readouterr().out
-    assert "nodes **" in out and "micrograd" in out
-    assert [line.split()[0] for line in out.splitlines()[2:4]] == ["2", "4"]
-    assert (tmp_path / "runs/p01_autograd/measure.png").exists()
+    size, chain, micrograd = capsys.readouterr().out.split("--- ")[1:]
+    assert [line.split()[0] for line in size.splitlines()[3:5]] == ["2", "4"]
+    assert size.count("nodes **") == 3 and "figure: runs/p01_autograd/measure/size.png" in size
+    assert (tmp_path / "runs/p01_autograd/measure/size.png").exists()
+    assert [line.split()[0] for line in chain.splitlines()[2:]] == ["10", "20"]
+    assert all(line.endswith(" 1.0") for line in chain.splitlines()[2:])
+    assert "micrograd" in micrograd.splitlines()[1]
+
+
+def test_parts_are_chosen_by_name(monkeypatch, capsys):
+    monkeypatch.setattr(measure, "CHAINS", [10])
+    assert measure.main(["chain", "--repeats", "1"]) == 0
+    assert capsys.readouterr().out.count("--- ") == 1
+
+
+def test_a_part_that_is_not_there_is_told_in_one_line(capsys):
+    with pytest.raises(SystemExit) as end:
+        measure.main(["depth"])
+    out, err = capsys.readouterr()
+    assert end.value.code == 2 and not out and err.count("\n") == 1 and "size, chain" in err
