@@ -174,7 +174,7 @@ def figure(healthy: list[Numbers], broken: list[Numbers]):
 SABOTAGES = [
     Sabotage(
         name="no_split",
-        old="return [found[0] for found in self._compiled.finditer(text)]",
+        old="return pattern.findall(text)",
         new="return [text] if text else []",
         predict="Merges glue the end of one word to the start of the next, and a good part of the "
         "vocabulary is spent on such accidents. Prose takes more tokens, counting pairs of them "
@@ -203,8 +203,8 @@ SABOTAGES = [
     ),
     Sabotage(
         name="runs_count_once",
-        old="        where[pair] = still\n",
-        new="        where[pair] = still\n"
+        old='        where[pair] = array("i", still)\n',
+        new='        where[pair] = array("i", still)\n'
         "        if left == right:  # of a run, count the first pair\n"
         "            still = [i for i in still if ids[before[i]] != left]\n",
         predict="'aaaa' counts as one pair, not as three. Prose has no runs and hardly changes; "
@@ -217,7 +217,7 @@ SABOTAGES = [
     ),
     Sabotage(
         name="space_thrown_away",
-        old="return [found[0] for found in self._compiled.finditer(text)]",
+        old="return pattern.findall(text)",
         new="return text.split()",
         predict="Fewer tokens and fewer nats per character than the healthy one, which looks like "
         "progress, and no text of two words comes back.",
