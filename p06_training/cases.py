@@ -147,15 +147,12 @@ def poisoned(trainer, draw):
 
 def stumbled(trainer, draw):
     """Two steps at a rate of 0.2, early enough to get over them."""
-    factor = 0.2 / trainer.recipe.max_lr
-    yield from until(trainer, trainer.recipe.steps // 3)
-    for optimizer in trainer.optimizers:
-        for group in optimizer.param_groups:
-            group["lr_factor"] = factor * group.get("lr_factor", 1.0)
+    recipe = trainer.recipe
+    kept = recipe.max_lr, recipe.min_lr
+    yield from until(trainer, recipe.steps // 3)
+    recipe.max_lr = recipe.min_lr = 0.2
     yield from until(trainer, trainer.steps_done + 2)
-    for optimizer in trainer.optimizers:
-        for group in optimizer.param_groups:
-            group["lr_factor"] /= factor
+    recipe.max_lr, recipe.min_lr = kept
     yield from trainer.run()
 
 
@@ -196,6 +193,18 @@ def at_a_rate_of(*rates, **changes):
         yield from trainer.run()
 
     return live
+
+
+def without_its_optimizer(trainer, draw):
+    """Resumed at a high rate with the weights alone."""
+    recipe = trainer.recipe
+    recipe.max_lr, recipe.min_lr, recipe.optimizer = draw.choice([0.05, 0.07, 0.1]), 1e-3, "adamw"
+    recipe.warmup_steps, recipe.n_layer, recipe.n_embd = recipe.steps // 8, 2, 64
+    trainer.model = trainer.parallel = build_model(recipe)
+    trainer.optimizers = build_optimizers(trainer.model, recipe)
+    yield from until(trainer, int(recipe.steps * draw.uniform(0.25, 0.4)))
+    trainer.optimizers = build_optimizers(trainer.model, recipe)
+    yield from trainer.run()
 
 
 def from_old_weights(trainer, draw):
@@ -273,7 +282,7 @@ CASES = {
     "learning rate too high": [at_a_rate_of(0.3, 0.6, 1.0)],
     "learning rate too low": [at_a_rate_of(1e-5, 2e-5, 5e-5)],
     "no warmup": [at_a_rate_of(0.15, 0.2, warmup_steps=0)],
-    "jump at a restart": [from_old_weights, without_the_head],
+    "jump at a restart": [from_old_weights, without_the_head, without_its_optimizer],
     "memorising": [by_heart],
     "leak": [trained_on_both, validated_on_training_text],
     "gradients accumulating": [never_zeroed],

@@ -22,11 +22,14 @@ SPIKE = 6.5, 0.08  # a loss above those before it, in noises and in first losses
 LEVEL = 3.8, 0.04  # the same for the median of five losses; healthy up to 2.9
 LASTING = 3.0, 0.04  # and of fifteen; healthy up to 2.2
 SURGE = 1.06  # first losses: above this a run begins by unlearning; healthy up to 1.01
+JOLT = 12  # times the usual gradient: that was a batch; after restarts up to 10
+LOST = 0.15  # of what the run had learned when the spike came: it has not come back
+BOUNCE = 5.5, 0.06  # the same after a first descent, in noises and in first losses; healthy to 3.7
 UNLEARNED = 0.68  # of the first loss: what knowing the tokens' frequencies alone can reach
-FLAT = 0.006  # of the first loss, in the second half of the run: less is no progress
+FLAT = 0.035  # of what a run has gained: so little in its second half is no progress
 HIGH_RATE, LOW_RATE = 0.15, 2e-4  # for AdamW and Muon, at any size that a laptop trains
 HOPELESS_RATE = 0.25  # no warmup helps
-TURN = 1.04  # times its lowest: validation has turned; healthy runs end up to 1.01
+TURN = 1.02  # times its lowest: validation has turned; healthy runs end up to 1.01
 TOO_GOOD = 0.25  # of the first loss: no text of a natural kind is as predictable as that
 
 
@@ -49,6 +52,7 @@ class Curve:
 
         self.step, self.loss = [row["step"] for row in rows], column("train_loss")
         self.lr, self.grad_norm, self.seconds = column("lr"), column("grad_norm"), column("seconds")
+        self.norm_at = [i for i, row in enumerate(rows) if row.get("grad_norm") is not None]
         self.val_at = [i for i, row in enumerate(rows) if row.get("val_loss") is not None]
         self.val = column("val_loss")[self.val_at]
         self.n, self.first = len(rows), float(self.loss[0])
@@ -64,6 +68,12 @@ class Curve:
         """The row and height of the loss's peak in the first rows, a lone outlier not counted."""
         i = 1 + int(self.loss[1 : max(12, self.n // 6)].argsort()[-2])  # the second highest
         return i, float(self.loss[i])
+
+    def bounce(self) -> float:
+        """How far the loss comes up again in the first rows, a lone outlier not counted."""
+        full_rate = 12 + int(self.lr.argmax()) if np.isfinite(self.lr).all() else 0
+        loss = self.loss[: max(12, self.n // 15, min(full_rate, self.n // 4))]
+        return float(np.sort(loss[1:] - np.minimum.accumulate(loss)[:-1])[-2])
 
 
 def number(value) -> float:
@@ -93,10 +103,10 @@ def not_a_number(c: Curve) -> Finding | None:
     """Whatever is not finite stays so, or the step was lost."""
     for name, values, at in (
         ("training loss", c.loss, range(c.n)),
-        ("gradient norm", c.grad_norm, [i for i in range(c.n) if not math.isnan(c.grad_norm[i])]),
+        ("gradient norm", c.grad_norm[c.norm_at], c.norm_at),
         ("validation loss", c.val, c.val_at),
     ):
-        for i, value in zip(at, values if len(values) == len(at) else values[at]):
+        for i, value in zip(at, values, strict=True):
             if not math.isfinite(value):
                 return Finding(
                     "NaN",
@@ -113,8 +123,11 @@ def accumulating(c: Curve) -> Finding | None:
     g = c.grad_norm
     if c.n < FEWEST or not (g[0] > 0 and np.isfinite(g).all()):
         return None
-    second, next_ones, least = g[1] / g[0], g[2:5].mean() / g[0], g[5:].min() / g[0]
-    if second > 1.4 and next_ones > 1.4 and least > 0.8:
+    second, next_ones = g[1] / g[0], g[2:5].mean() / g[0]
+    least = np.quantile(g[5:], 0.05) / g[0]
+    if c.lr[0] > 0.01:  # a step so long that it may itself have brought a longer gradient
+        least = g[5:].min() / g[0] - 0.1
+    if second > 1.4 and next_ones > 1.4 and least > 0.7:
         return Finding(
             "gradients accumulating",
             c.step[1],
@@ -131,14 +144,16 @@ def bad_start(c: Curve) -> Finding | None:
         return None
     i, peak = c.peak_at_start()
     surge = peak > SURGE * c.first + 2 * c.noise
-    rate = np.nanmax(c.lr[: c.n // 3 + 1], initial=0.0)
+    surge = surge or c.bounce() > max(BOUNCE[0] * c.noise, BOUNCE[1] * c.first)
+    rate = float(np.nan_to_num(np.quantile(c.lr[: c.n // 3 + 1], 0.8)))
     rises_on = c.end > SURGE * c.first and c.end > 1.15 * around(c.loss, c.n // 2)
     if rises_on or not (surge or (c.n >= 50 and rate > HIGH_RATE and c.end > 0.55 * c.first)):
         return None
-    cold = c.lr[0] >= 0.5 * rate > 0
+    cold = c.lr[0] > 0.6 * rate > 0
     constant = np.nanmin(c.lr) > 0.99 * rate
     lost = c.end > 0.7 * c.first
-    what = f"the loss rose from {c.first:.2f} to {peak:.2f}" if surge else "the loss hardly falls"
+    what = f"the loss, at first {c.first:.2f}, rises to {peak:.2f}"
+    what = what if surge else "the loss hardly falls"
     if cold and rate < HOPELESS_RATE and not (constant and lost):
         return Finding(
             "no warmup",
@@ -161,7 +176,7 @@ def rise(c: Curve) -> Finding | None:
     slow = slow_rise(c)
     i = sudden_rise(c)
     if i is None:
-        return slow
+        return slow or begun_anew(c)
     base, after = c.before(i), c.loss[i:]
     lone = float(after[0]) - base > SPIKE[0] * c.noise  # or a rise that hides in the noise
     top = float(after[:8].max() if lone else np.median(after[:15]))
@@ -172,15 +187,19 @@ def rise(c: Curve) -> Finding | None:
     left = max(0.0, around(c.loss[i:], c.n - i) - base) / height
     if slow and c.end > base + 1.5 * height:
         return slow  # and did not stop there
-    if slow and base - medians(c.loss[:i], 8).min() > 0.08 * c.first:
+    if slow and base - medians(c.loss[:i], 8).min() > 0.08 * c.first + 1.5 * c.noise:
         return slow  # it was on its way up already
     begins_anew = restarted(c, i)
     g = c.grad_norm
-    longer = float(g[i : i + 3].max() / np.median(g[max(0, i - 15) : i]))  # NaN when not logged
-    at_once = not lone or c.loss[i] - base > 0.6 * height
-    climbs_down = length >= 4 and (left < 0.7 or c.n - i < 40)
-    if begins_anew or (at_once and climbs_down and not longer > 2.2 and top < 1.15 * c.first):
-        clue = f"; {begins_anew}" if begins_anew else ", with no longer gradient before it"
+    longer = float(g[max(0, i - 1) : i + 3].max() / np.median(g[max(0, i - 15) : i]))  # or NaN
+    at_once = not lone or c.loss[i] - base > 0.5 * height
+    tail = float(np.median(after[4:12])) - base if len(after) > 12 else 0.0
+    learned_down = tail > max(0.1 * height, 1.5 * c.noise)
+    learned_down = learned_down and (left < 0.7 or longer < 1.3 or c.n - i < 40)
+    pushed = longer > JOLT or c.lr[max(0, i - 2) : i + 2].max() > 1.5 * c.lr[: max(1, i - 2)].max()
+    familiar = top < 1.15 * c.first  # a batch of noise costs more than guessing
+    if begins_anew or (at_once and learned_down and familiar and not pushed):
+        clue = f"; {begins_anew}" if begins_anew else ", with neither rate nor gradient to blame"
         return Finding(
             "jump at a restart",
             c.step[i],
@@ -188,7 +207,9 @@ def rise(c: Curve) -> Finding | None:
             f"learned down again over the next steps{clue}",
             "restore everything that moves: weights, optimizer, schedule, data position",
         )
-    if left * height > max(0.06 * c.first, min(0.25 * height, 0.07 * c.first)):
+    learned = max(c.first - base, 0.1 * c.first)
+    unsure = 2 * c.noise / math.sqrt(max(5, len(after) // 10))  # where the loss lies at the end
+    if left * height > LOST * learned + unsure:
         return Finding(
             "spike and lost",
             c.step[i],
@@ -213,11 +234,14 @@ def sudden_rise(c: Curve) -> int | None:
     here = c.loss[start:]
     local = 1.05 * medians(np.abs(np.diff(c.loss[:-1])), start - 1, every=5)
     spread = np.maximum(c.noise, np.repeat(local, 5)[: len(here)])
+    usual = np.median(c.grad_norm)  # NaN when not logged, and then nothing is longer
+    jolted = np.convolve(c.grad_norm > JOLT * usual, np.ones(12))[start : c.n] > 0
+    bar = np.where(jolted, 0.6, 1.0)  # a rise just after a long gradient needs less to be one
     one, height = here - past, np.full(len(here), -np.inf)
     for width, (noises, firsts) in ((1, SPIKE), (5, LEVEL), (15, LASTING)):
         if width <= len(here):
             up = medians(here, width) - past[: len(here) - width + 1]
-            enough = np.maximum(noises * spread, firsts * c.first)[: len(up)]
+            enough = (np.maximum(noises * spread, firsts * c.first) * bar)[: len(up)]
             height[: len(up)] = np.maximum(height[: len(up)], np.where(up > enough, up, -np.inf))
     best = int(height.argmax())
     if height[best] == -np.inf:
@@ -231,15 +255,28 @@ def sudden_rise(c: Curve) -> int | None:
 
 def restarted(c: Curve, i: int) -> str:
     """What other columns say of a new beginning near row i."""
-    near = slice(max(1, i - 3), i + 2)
     if (np.diff(c.seconds)[max(0, i - 4) : i + 1] < 0).any():
         return "the clock began anew"
-    earlier, later = c.lr[: max(1, i - 3)], c.lr[near.start : i + 12]
-    if len(later) > 3 and np.isfinite(c.lr).all():
-        back = later[0] if i < 4 else c.lr[near.start - 1]
-        if earlier[-1] < 0.98 * earlier.max() and 1.03 * back < later.max() < 1.01 * earlier.max():
-            return "the learning rate began anew"
+    earlier, later = c.lr[: max(1, i - 3)], c.lr[max(0, i - 4) : i + 12]
+    falls = earlier.max() > 1.02 * later.min()
+    if falls and 1.03 * later.min() < later[later.argmin() :].max() < 1.01 * earlier.max():
+        return "the learning rate began anew"
     return ""
+
+
+def begun_anew(c: Curve) -> Finding | None:
+    """The rate climbs a second time; the loss shows nothing of it."""
+    if not np.isfinite(c.lr).all():
+        return None
+    i = int(c.lr.argmax()) + int(np.diff(c.lr[c.lr.argmax() :], append=0.0).argmax()) + 1
+    if i < c.n and restarted(c, i):
+        return Finding(
+            "jump at a restart",
+            c.step[i],
+            f"the learning rate, {c.lr[:i].min():.2g}, climbs again at step {c.step[i]}",
+            "restore everything that moves: weights, optimizer, schedule, data position",
+        )
+    return None
 
 
 def slow_rise(c: Curve) -> Finding | None:
@@ -248,8 +285,10 @@ def slow_rise(c: Curve) -> Finding | None:
     smooth = medians(c.loss, width, every=width // 4)
     low = int(smooth.argmin())
     last = float(np.median(c.loss[-width:]))
-    risen = last - smooth[low]
-    if risen < max(0.08 * c.first, 6 * c.noise / math.sqrt(width) + 0.03 * c.first):
+    risen, unsure = last - smooth[low], c.noise / math.sqrt(width)
+    val = c.val[-2:].min() - c.val.min() if len(c.val) > 3 else 0.0  # without the batches' noise
+    alone = risen > max(0.08 * c.first, 6 * unsure + 0.03 * c.first)
+    if not alone and not (val > 0.08 * c.first and risen > max(0.04 * c.first, 3 * unsure)):
         return None
     return Finding(
         "diverging",
@@ -287,11 +326,12 @@ def plateau(c: Curve) -> Finding | None:
     slope = np.polyfit(np.arange(c.n - start), c.loss[start:], 1)[0]
     fall = -slope * (c.n - start)
     unsure = c.noise * math.sqrt(12 / (c.n - start))  # the standard error of that
-    val = c.val[[i >= start for i in c.val_at]]
-    if len(val) > 2:  # which has no noise of batches
-        flat = val[0] - val[-1] < FLAT * c.first and fall < 3 * FLAT * c.first + unsure
+    enough = max(FLAT * (c.first - c.end), 0.005 * c.first)
+    at = [k for k, i in enumerate(c.val_at) if i >= start]
+    if len(at) > 1 and c.val_at[-1] - c.val_at[at[0]] > 0.3 * c.n:  # which has no noise of batches
+        flat = c.val[at[0]] - c.val[-1] < enough
     else:
-        flat = fall + 1.5 * unsure < 4 * FLAT * c.first
+        flat = fall + unsure < 2 * enough
     if not flat and not c.dead:
         return None
     early = around(c.loss, start)

@@ -156,8 +156,9 @@ def test_other_columns_and_the_order_of_rows_do_not_matter():
     assert diagnose(rows[::-1]) == diagnose(lost())
 
 
-def test_a_skipped_step_is_reported():
-    rows = add(curve(), "grad_norm", lambda i, norm: math.inf if i == 99 else norm)
+@pytest.mark.parametrize("wrong", [math.inf, math.nan])
+def test_a_skipped_step_is_reported(wrong):
+    rows = add(curve(), "grad_norm", lambda i, norm: wrong if i == 99 else norm)
     findings = diagnose(rows)
     assert [(finding.name, finding.step) for finding in findings] == [("NaN", 100)]
 
