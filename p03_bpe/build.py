@@ -423,7 +423,7 @@ def for_ascii(pattern: str) -> re.Pattern:
     return re.compile(pattern.replace(r"\p{L}", "[A-Za-z]").replace(r"\p{N}", "[0-9]"), re.ASCII)
 
 
-LONG = 100  # characters; longer chunks hardly come again, so they are not remembered
+LONG, MANY = 100, 100_000  # chunks of more characters, and more chunks, are not remembered
 
 
 class Known(dict):
@@ -445,7 +445,7 @@ class Known(dict):
     def __missing__(self, chunk: str) -> list[int]:
         ids = self.encode(chunk)
         if len(chunk) <= LONG:
-            if len(self) >= 100_000:
+            if len(self) >= MANY:
                 self.clear()
             self[chunk] = ids
         return ids
