@@ -103,7 +103,7 @@ def agree(build, line, *shapes, view="whole", hint=""):
         if not expected.requires_grad:
             continue
         assert got.requires_grad, (
-            f"{what} does not require a gradient though {names[0]} does: is the graph cut?{hint}"
+            f"{what} should require a gradient: is the graph cut, or requires_grad lost?{hint}"
         )
         weights = numbers(tuple(expected.shape), seed=9)
         for library, result in ((torch, expected), (build, got)):
@@ -377,6 +377,7 @@ def test_tensor_refuses_lists_of_different_lengths(build):
     "torch.full((2,), 3)",
     "torch.full((0, 2), 1.0)",
     "torch.full((2,), 3, dtype=torch.float64)",
+    "torch.full((2,), 3.0, requires_grad=True)",
 )
 def test_full_agrees_with_torch(build, line):
     agree(build, line)
@@ -390,6 +391,7 @@ def test_full_agrees_with_torch(build, line):
     "torch.zeros(())",
     "torch.zeros(0, 2)",
     "torch.zeros(2, dtype=torch.int64)",
+    "torch.zeros(2, requires_grad=True)",
 )
 def test_zeros_agrees_with_torch(build, line):
     agree(build, line)
@@ -403,6 +405,7 @@ def test_zeros_agrees_with_torch(build, line):
     "torch.ones(())",
     "torch.ones(2, dtype=torch.float64)",
     "torch.ones(2, 2, dtype=torch.bool)",
+    "torch.ones(2, 3, requires_grad=True)",
 )
 def test_ones_agrees_with_torch(build, line):
     agree(build, line)
@@ -449,7 +452,14 @@ def test_manual_seed_starts_the_numbers_over(build, line):
 
 
 @pytest.mark.checks("randn")
-@lines("torch.randn(2, 3)", "torch.randn((2, 3))", "torch.randn(4)", "torch.randn(0, 2)")
+@lines(
+    "torch.randn(2, 3)",
+    "torch.randn((2, 3))",
+    "torch.randn(4)",
+    "torch.randn(0, 2)",
+    "torch.randn(2, dtype=torch.float64)",
+    "torch.randn(2, requires_grad=True)",
+)
 def test_randn_has_the_shape_asked_for(build, line):
     same_kind(build, line)
 
@@ -471,6 +481,9 @@ def same_kind(build, line):
     must_be_tensor(build, line, got, expected)
     assert tuple(got.shape) == tuple(expected.shape), (
         f"{line} should have shape {tuple(expected.shape)}, got {tuple(got.shape)}"
+    )
+    assert got.requires_grad == expected.requires_grad, (
+        f"requires_grad of {line} should be {expected.requires_grad}, got {got.requires_grad}"
     )
 
 
@@ -518,6 +531,7 @@ def test_a_tensor_knows_its_shape(build, shape):
     n = math.prod(shape)
     assert tuple(x.shape) == shape, f"x.shape should be {shape}, got {tuple(x.shape)}"
     assert tuple(x.size()) == shape, f"x.size() should be {shape}, got {tuple(x.size())}"
+    assert isinstance(x.size(), tuple), f"x.size() should be a tuple, got {type(x.size())}"
     assert x.ndim == len(shape), f"x.ndim of shape {shape} should be {len(shape)}, got {x.ndim}"
     assert x.numel() == n, f"x.numel() of shape {shape} should be {n}, got {x.numel()}"
     for dim in range(-len(shape), len(shape)):
@@ -744,6 +758,12 @@ def test_backward_keeps_the_gradients_of_two_tensors_apart(build):
     a, b = x * 1, y * 1
     (a * 5 + (b + a)).sum().backward()
     must_equal("y.grad of (a * 5 + (b + a)).sum(), b = y * 1,", array(y.grad), [1.0, 1.0])
+    for x, y in ((leaf(build, 1.0), leaf(build, 1.0)), (leaf(build, [1.0]), leaf(build, [1.0]))):
+        (x + y).sum().backward()
+        assert x.grad is not y.grad and not np.shares_memory(array(x.grad), array(y.grad)), (
+            "after (x + y).sum().backward() x.grad and y.grad are one buffer: what scales the "
+            "gradients in place, as clipping does, would scale it twice"
+        )
 
 
 @pytest.mark.checks("Tensor.backward")
@@ -841,6 +861,19 @@ def test_no_grad_ends_where_its_block_ends(build):
     except KeyError:
         pass
     assert (x * 2).requires_grad, "an error that leaves the block must end no_grad, too"
+
+
+@pytest.mark.checks("no_grad")
+def test_no_grad_can_stand_above_a_function(build):
+    x = leaf(build, [1.0, 2.0])
+
+    @build.no_grad()
+    def twice(x):
+        return x * 2
+
+    for _ in range(2):
+        assert not twice(x).requires_grad, "under @no_grad() a function should record nothing"
+        assert (x * 2).requires_grad, "after a function under @no_grad() recording goes on"
 
 
 # Elementwise: one tensor
@@ -1329,9 +1362,17 @@ def test_argmax_agrees_with_torch(build, line):
 
 
 @pytest.mark.checks("Tensor.sum")
-@lines("x.sum(2)", "x.mean(2)", "x.sum(-3)", "x.max(2)", "x.softmax(2)", "x.argmax(-3)")
+@lines(
+    "x.sum(2)",
+    "x.mean(2)",
+    "x.sum(-3)",
+    "x.max(2)",
+    "x.softmax(2)",
+    "x.argmax(-3)",
+    "x.sum((0, -2))",
+)
 def test_reductions_refuse_axes_that_are_not_there(build, line):
-    must_refuse(build, line, "x has axes 0 and 1", x=np.ones((2, 3)))
+    must_refuse(build, line, "x has axes 0 and 1, each once", x=np.ones((2, 3)))
 
 
 # softmax
