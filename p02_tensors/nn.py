@@ -65,7 +65,8 @@ class Module:
         for name, parameter in own.items():
             if parameter.shape != tuple(state[name].shape):
                 raise RuntimeError(f"{name}: {state[name].shape} given, {parameter.shape} needed")
-            with no_grad():
+        with no_grad():
+            for name, parameter in own.items():
                 parameter[...] = state[name]
 
 

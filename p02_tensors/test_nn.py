@@ -139,6 +139,10 @@ def test_a_state_dict_is_loaded_whole_or_not_at_all():
         mine.load_state_dict({k: v for k, v in state.items() if k != "first.weight"})
     with pytest.raises(RuntimeError, match=r"scale.*\(2,\)"):
         mine.load_state_dict(state | {"scale": p02_tensors.ones(2)})
+    kept, last = [p.tolist() for p in mine.parameters()], list(state)[-1]
+    with pytest.raises(RuntimeError, match=last):
+        mine.load_state_dict({k: v * 2 for k, v in state.items()} | {last: p02_tensors.ones(9)})
+    assert [p.tolist() for p in mine.parameters()] == kept
 
 
 @pytest.mark.parametrize("p", [0.0, 0.25, 0.5, 1.0])

@@ -58,3 +58,11 @@ def test_the_watch_ends_with_its_block():
     with watched(build):
         assert build.np is not np
     assert build.np is np
+
+
+def test_a_stretched_tensor_takes_no_memory():
+    row = build.ones(1, 3)
+    tall = row.expand(1_000_000, 3)
+    assert tall.shape == (1_000_000, 3) and np.shares_memory(tall.numpy(), row.numpy())
+    assert tall.numpy().strides[0] == 0 and not tall.numpy().flags.writeable
+    assert (tall + row).shape == tall.shape
