@@ -117,7 +117,7 @@ def figure(healthy: list[Numbers], broken: list[Numbers]):
 
     drawing, (left, right) = subplots(1, 2, width=9.6)
     left.axhline(healthy[0].bigram, color=REFERENCE, ls="--", lw=1)
-    left.annotate("counting pairs", (1, healthy[0].bigram), (0, 3), ("axes fraction", "data"),
+    left.annotate("counting pairs", (1, healthy[0].bigram), (0, 10), ("axes fraction", "data"),
                   "offset points", ha="right", color=REFERENCE, size=10)  # fmt: skip
     for runs, color, side in ((healthy, HEALTHY, "healthy"), (broken, BROKEN, "broken")):
         for i, run in enumerate(run for run in runs if not hasattr(run, "error")):

@@ -57,13 +57,6 @@ def unscaled():
     return sabotaged("p04_attention", next(s for s in SABOTAGES if s.name == "no_scale"))
 
 
-def save(drawing, part: str) -> None:
-    path = Path(f"runs/p04_attention/measure/{part}.png")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    drawing.savefig(path)
-    print(f"figure: {path.as_posix()}")
-
-
 def slope(xs, ys) -> float:
     """The exponent of the power law that fits ys against xs best."""
     return linear_regression([math.log(x) for x in xs], [math.log(y) for y in ys]).slope
@@ -98,7 +91,7 @@ def scores(args) -> None:
     ax.loglog(HEAD_SIZES, divided, "o-", color=HEALTHY, label="divided by the root")
     ax.set(xlabel="head size", ylabel="variance of the scores")
     ax.legend()
-    save(drawing, "scores")
+    return drawing
 
 
 def saturated(module, hs: int, generator) -> dict[str, float]:
@@ -141,7 +134,7 @@ def saturation(args) -> None:
     axes[0].set(ylim=(0, None))
     axes[1].set(yscale="log")
     axes[0].legend()
-    save(drawing, "saturation")
+    return drawing
 
 
 # cost, speed
@@ -207,7 +200,7 @@ def cost(args) -> None:
         ax.loglog(LENGTHS, [r[i] for r in rows["fused"]], "s--", color=REFERENCE, label="fused")
         ax.set(xlabel="T", ylabel=label)
     axes[0].legend()
-    save(drawing, "cost")
+    return drawing
 
 
 def speed(args) -> None:
@@ -320,7 +313,7 @@ def print_plateau(curves: dict) -> None:
             f"{sum(r < 1 for r in ratios)}, later in {sum(r > 1 for r in ratios)}; "
             f"mean ratio of steps {mean(ratios):.2f}, by flat {mean(flats):.2f}"
         )
-    save(draw_plateau(curves, everything), "plateau")
+    return draw_plateau(curves, everything)
 
 
 def draw_plateau(curves: dict, everything: dict):
@@ -353,26 +346,13 @@ PARTS = {p.__name__: p for p in (scores, saturation, cost, speed, plateau)}
 QUICK = ("scores", "saturation", "cost", "speed")
 
 
-def main(argv=None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    print_anything()
-    parser = Parser(
-        prog="python -m p04_attention.measure",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    options = (
+        ("--repeats", at_least(1), 7, "the median is shown"),
+        ("--seed", at_least(0), 1, "the first seed"),
     )
-    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
-    parser.add_argument("--all", action="store_true", help="every part")
-    parser.add_argument("--repeats", type=at_least(1), default=7, help="default: %(default)s")
-    parser.add_argument("--seed", type=at_least(0), default=1, help="default: %(default)s")
-    flags = parser.parse_args(argv)
-    for name in flags.parts:
-        if name not in PARTS:
-            parser.error(f"there is no part {name}; there are {', '.join(PARTS)}")
-    for name in PARTS if flags.all else flags.parts or QUICK:
-        print(f"--- {name}", flush=True)
-        PARTS[name](flags)
-    return 0
+    return measure("p04_attention", __doc__, PARTS, QUICK, options=options, argv=argv)
 
 
 if __name__ == "__main__":
