@@ -653,6 +653,18 @@ def test_powers_of_zero_have_finite_gradients(build, line):
     must_equal(f"the gradient of ({line}).sum() at 0", array(x.grad), array(y.grad))
 
 
+@pytest.mark.checks("Tensor.__pow__")
+def test_powers_of_zero_have_finite_gradients_for_their_exponent(build):
+    x, y = leaf(build, [0.0, 0.0, 2.0]), leaf(build, [1.0, 2.0, 3.0])
+    (x**y).sum().backward()
+    must_equal(
+        "the gradient of (x**y).sum() for y at x = [0, 0, 2], y = [1, 2, 3]",
+        array(y.grad),
+        [0.0, 0.0, 8 * math.log(2)],
+        hint="\nIt is x**y * log(x), and log(0) is -inf: where x is 0 it has to be 0",
+    )
+
+
 @pytest.mark.checks("Tensor.__add__")
 @lines(
     "torch.tensor([1, 2]) + torch.tensor([3, 4])",
