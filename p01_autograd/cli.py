@@ -3,6 +3,7 @@
 import argparse
 import math
 import sys
+from pathlib import Path
 
 
 class Parser(argparse.ArgumentParser):
@@ -51,3 +52,45 @@ def print_anything() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+
+
+def measure(package, description, parts, short=None, options=(), argv=None) -> int:
+    """The command line of a project's measure.py; returns the exit status.
+
+    `parts` are functions by name; each takes the flags, prints, and returns a figure or None.
+    Without a name those in `short` are run, and all of them if that is None. `options` are
+    more flags, (name, type, default, help) each.
+    """
+    print_anything()
+    parser = Parser(
+        prog=f"python -m {package}.measure",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    short = short or tuple(parts)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"default: {' '.join(short)}")
+    parser.add_argument("--all", action="store_true", help="every part")
+    for name, kind, default, text in options:
+        shown = "" if default is None else "; default: %(default)s"
+        parser.add_argument(name, type=kind, default=default, help=text + shown)
+    flags = parser.parse_args(argv)
+    for name in flags.parts:
+        if name not in parts:
+            parser.error(f"there is no part {name}; there are {', '.join(parts)}")
+    for name in parts if flags.all else flags.parts or short:
+        print(f"\n--- {name}\n", flush=True)
+        try:
+            figure = parts[name](flags)
+        except UsageError as error:
+            if flags.parts:
+                parser.error(str(error))
+            print(f"left out: {error}")
+            continue
+        except KeyboardInterrupt:
+            return 130
+        if figure is not None:
+            path = Path("runs", package, "measure", f"{name}.png")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            figure.savefig(path)
+            print(f"figure: {path.as_posix()}", flush=True)
+    return 0

@@ -7,7 +7,6 @@ Without a name every part, half a minute together:
     micrograd  one network on both engines (needs it: pip install micrograd)
 """
 
-import argparse
 import gc
 import importlib
 import importlib.util
@@ -17,11 +16,10 @@ import statistics
 import sys
 import time
 import tracemalloc
-from pathlib import Path
 
 from p01_autograd import nn
 from p01_autograd.build import Value, topological_order
-from p01_autograd.cli import Parser, at_least, print_anything
+from p01_autograd.cli import at_least, measure
 from p01_autograd.figures import HEALTHY, REFERENCE, subplots
 
 WIDTHS = [4, 8, 16, 32, 64]
@@ -138,13 +136,6 @@ def chain(nodes: int):
     return x, result
 
 
-def save(drawing, part: str) -> None:
-    path = Path(f"runs/p01_autograd/measure/{part}.png")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    drawing.savefig(path)
-    print(f"figure: {path.as_posix()}")
-
-
 def draw_size(rows: list[dict]):
     """Milliseconds and megabytes against the number of nodes."""
     figure, (left, right) = subplots(1, 2, width=9.6, height=4.0)
@@ -175,7 +166,7 @@ def measure_size(flags) -> None:
         )
     for what in ("forward", "backward", "bytes"):
         print(f"{what} grows like nodes ** {exponent(rows, what):.2f}")
-    save(draw_size(rows), "size")
+    return draw_size(rows)
 
 
 def measure_chain(flags) -> None:
@@ -208,27 +199,10 @@ def measure_micrograd(flags) -> None:
 PARTS = {"size": measure_size, "chain": measure_chain, "micrograd": measure_micrograd}
 
 
-def main(argv=None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    print_anything()
-    parser = Parser(
-        prog="python -m p01_autograd.measure",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
-    parser.add_argument("--all", action="store_true", help="every part, as without a name")
-    parser.add_argument(
-        "--repeats", type=at_least(1), default=7, help="the median is shown; default: %(default)s"
-    )
-    flags = parser.parse_args(argv)
-    for name in flags.parts:
-        if name not in PARTS:
-            parser.error(f"there is no part {name}; there are {', '.join(PARTS)}")
-    for name in PARTS if flags.all or not flags.parts else flags.parts:
-        print(f"--- {name}", flush=True)
-        PARTS[name](flags)
-    return 0
+    options = (("--repeats", at_least(1), 7, "the median is shown"),)
+    return measure("p01_autograd", __doc__, PARTS, options=options, argv=argv)
 
 
 if __name__ == "__main__":

@@ -16,12 +16,12 @@ def test_the_command_prints_a_row_for_each_size(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(measure, "CHAINS", [10, 20])
     assert measure.main(["--repeats", "1"]) == 0
     size, chain, micrograd = capsys.readouterr().out.split("--- ")[1:]
-    assert [line.split()[0] for line in size.splitlines()[3:5]] == ["2", "4"]
+    assert [line.split()[0] for line in size.splitlines()[4:6]] == ["2", "4"]
     assert size.count("nodes **") == 3 and "figure: runs/p01_autograd/measure/size.png" in size
     assert (tmp_path / "runs/p01_autograd/measure/size.png").exists()
-    assert [line.split()[0] for line in chain.splitlines()[2:]] == ["10", "20"]
-    assert all(line.endswith(" 1.0") for line in chain.splitlines()[2:])
-    assert "micrograd" in micrograd.splitlines()[1]
+    assert [line.split()[0] for line in chain.splitlines()[3:5]] == ["10", "20"]
+    assert all(line.endswith(" 1.0") for line in chain.splitlines()[3:5])
+    assert "micrograd" in micrograd.splitlines()[2]
 
 
 def test_parts_are_chosen_by_name(monkeypatch, capsys):

@@ -9,7 +9,6 @@ What the GPT's training step costs on these tensors: python -m p05_gpt.engine
 
 from __future__ import annotations
 
-import argparse
 import functools
 import gc
 import operator
@@ -17,13 +16,12 @@ import subprocess
 import sys
 import time
 import tracemalloc
-from pathlib import Path
 from statistics import median
 
 import numpy as np
 
 from p01_autograd.build import Value, topological_order
-from p01_autograd.cli import Parser, at_least, print_anything
+from p01_autograd.cli import at_least, measure
 from p02_tensors.build import tensor
 
 SIZES = (4, 8, 16, 32, 64)
@@ -93,23 +91,20 @@ def matmul(args):
         f"multiply and sum {stretched[1] / one[1]:,.0f} and {stretched[2] / one[2]:,.0f} times"
     )
 
-    def draw():
-        from p01_autograd.figures import BROKEN, HEALTHY, REFERENCE, subplots
+    from p01_autograd.figures import BROKEN, HEALTHY, REFERENCE, subplots
 
-        figure, axes = subplots(1, 2, width=9.6)
-        for ax, which, unit, label in (
-            (axes[0], 1, 1e3, "kB at the peak"),
-            (axes[1], 2, 1e-3, "milliseconds"),
-        ):
-            for (name, rows), colour in zip(found.items(), (REFERENCE, BROKEN, HEALTHY)):
-                ax.plot(SIZES, [row[which] / unit for row in rows], "o-", color=colour, label=name)
-            ax.set(xscale="log", yscale="log", xlabel="n, of n x n matrices", ylabel=label)
-            ax.set_xticks(SIZES, [str(n) for n in SIZES])
-            ax.minorticks_off()
-        axes[0].legend()
-        return figure
-
-    return draw
+    figure, axes = subplots(1, 2, width=9.6)
+    for ax, which, unit, label in (
+        (axes[0], 1, 1e3, "kB at the peak"),
+        (axes[1], 2, 1e-3, "milliseconds"),
+    ):
+        for (name, rows), colour in zip(found.items(), (REFERENCE, BROKEN, HEALTHY)):
+            ax.plot(SIZES, [row[which] / unit for row in rows], "o-", color=colour, label=name)
+        ax.set(xscale="log", yscale="log", xlabel="n, of n x n matrices", ylabel=label)
+        ax.set_xticks(SIZES, [str(n) for n in SIZES])
+        ax.minorticks_off()
+    axes[0].legend()
+    return figure
 
 
 # import
@@ -141,34 +136,8 @@ PARTS = {"matmul": matmul, "import": import_time}
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    print_anything()
-    parser = Parser(
-        prog="python -m p02_tensors.measure",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("parts", nargs="*", metavar="PART", help="default: all")
-    parser.add_argument("--all", action="store_true", help="every part, as without a name")
-    parser.add_argument(
-        "--repeats",
-        type=at_least(1),
-        default=5,
-        metavar="N",
-        help="the median is shown; default: %(default)s",
-    )
-    args = parser.parse_args(argv)
-    for name in args.parts:
-        if name not in PARTS:
-            parser.error(f"there is no part {name}; there are {', '.join(PARTS)}")
-    for name in args.parts or PARTS:
-        print(f"\n{name}\n", flush=True)
-        draw = PARTS[name](args)
-        if draw:
-            path = Path("runs/p02_tensors/measure", f"{name}.png")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            draw().savefig(path)
-            print(f"figure: {path.as_posix()}")
-    return 0
+    options = (("--repeats", at_least(1), 5, "the median is shown"),)
+    return measure("p02_tensors", __doc__, PARTS, options=options, argv=argv)
 
 
 if __name__ == "__main__":

@@ -11,19 +11,17 @@ Without a name the first four, under a minute together; --all is every part:
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 import time
 from functools import partial
-from pathlib import Path
 from statistics import linear_regression, mean, median
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from p01_autograd.cli import Parser, at_least, print_anything
+from p01_autograd.cli import at_least, measure
 from p01_autograd.sabotage import sabotaged
 
 from . import build, lm
@@ -73,7 +71,7 @@ def projected(n: int, hs: int, generator) -> tuple[torch.Tensor, torch.Tensor]:
     return (x @ w).unbind()
 
 
-def scores(args) -> None:
+def scores(args):
     from p01_autograd.figures import BROKEN, HEALTHY, REFERENCE, subplots
 
     generator = torch.Generator().manual_seed(args.seed)
@@ -109,7 +107,7 @@ def saturated(module, hs: int, generator) -> dict[str, float]:
     }
 
 
-def saturation(args) -> None:
+def saturation(args):
     from p01_autograd.figures import BROKEN, HEALTHY, subplots
 
     sides = {"scaled": build, "not scaled": unscaled()}
@@ -174,7 +172,7 @@ def both(C: int, nh: int, seed: int) -> dict[str, nn.Module]:
     return {"ours": build.CausalSelfAttention(C, nh), "fused": FusedAttention(C, nh)}
 
 
-def cost(args) -> None:
+def cost(args):
     from p01_autograd.figures import HEALTHY, REFERENCE, subplots
 
     C, nh, rows = 128, 4, {"ours": [], "fused": []}
@@ -203,7 +201,7 @@ def cost(args) -> None:
     return drawing
 
 
-def speed(args) -> None:
+def speed(args):
     print(f"forward and backward, median of {5 * args.repeats}, {torch.get_num_threads()} threads")
     for B, T, C, nh in SHAPES:
         times = seconds(both(C, nh, args.seed), (B, T, C), 5 * args.repeats)
@@ -275,11 +273,11 @@ def compared(healthy: list, broken: list) -> dict[str, list[float]]:
     }
 
 
-def plateau(args) -> None:
-    print_plateau(plateau_runs(range(args.seed, args.seed + SEEDS)))
+def plateau(args):
+    return print_plateau(plateau_runs(range(args.seed, args.seed + SEEDS)))
 
 
-def print_plateau(curves: dict) -> None:
+def print_plateau(curves: dict):
     seeds = len(next(iter(curves.values())))
     print(
         f"{seeds} seeds, {STEPS} steps; a plateau begins where a run has made {SHARE:.0%} of its\n"

@@ -16,7 +16,6 @@ others train models and take minutes; they run by name or with --all:
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import math
@@ -30,7 +29,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from p01_autograd.cli import Parser, UsageError, at_least, print_anything
+from p01_autograd.cli import at_least, measure
 from p01_autograd.sabotage import Sabotage, sabotaged
 from p04_attention.build import CausalSelfAttention, causal_mask
 from p04_attention.measure import FusedAttention
@@ -265,17 +264,16 @@ def cache(args):
                 f"{plain[-1] / cached[-1]:6.1f} {size / 1e3:6.0f} kB"
             )
 
-    def draw(ax):
-        from p01_autograd.figures import HEALTHY, REFERENCE
+    from p01_autograd.figures import HEALTHY, REFERENCE, subplots
 
-        ax.plot(LENGTHS, [1e3 * t for t in plain], color=REFERENCE, marker="o", label="plain")
-        ax.plot(LENGTHS, [1e3 * t for t in cached], color=HEALTHY, marker="o", label="cached")
-        ax.set(xscale="log", yscale="log", xlabel="length of the text", title="ms per new token")
-        ax.set_xticks(LENGTHS, [str(n) for n in LENGTHS])
-        ax.minorticks_off()
-        ax.legend()
-
-    return draw
+    figure, ax = subplots()
+    ax.plot(LENGTHS, [1e3 * t for t in plain], color=REFERENCE, marker="o", label="plain")
+    ax.plot(LENGTHS, [1e3 * t for t in cached], color=HEALTHY, marker="o", label="cached")
+    ax.set(xscale="log", yscale="log", xlabel="length of the text", title="ms per new token")
+    ax.set_xticks(LENGTHS, [str(n) for n in LENGTHS])
+    ax.minorticks_off()
+    ax.legend()
+    return figure
 
 
 # sampling
@@ -326,25 +324,24 @@ def sampling(args):
         "stood in the text before; known words: between two spaces, found in the corpus"
     )
 
-    def draw(ax):
-        from p01_autograd.figures import BROKEN, HEALTHY
+    from p01_autograd.figures import BROKEN, HEALTHY, subplots
 
-        ax.plot(TEMPERATURES, [e for e, _ in rows], color=HEALTHY, marker="o", label="entropy")
-        ax.set(xlabel="temperature", title="entropy (nats), repetition (%)")
-        right = ax.twinx()
-        right.plot(
-            TEMPERATURES,
-            [100 * r for _, r in rows],
-            color=BROKEN,
-            marker="s",
-            ls="--",
-            label="repetition",
-        )
-        right.grid(False)
-        lines = [*ax.get_lines(), *right.get_lines()]
-        ax.legend(lines, [line.get_label() for line in lines], loc="center right")
-
-    return draw
+    figure, ax = subplots()
+    ax.plot(TEMPERATURES, [e for e, _ in rows], color=HEALTHY, marker="o", label="entropy")
+    ax.set(xlabel="temperature", title="entropy (nats), repetition (%)")
+    right = ax.twinx()
+    right.plot(
+        TEMPERATURES,
+        [100 * r for _, r in rows],
+        color=BROKEN,
+        marker="s",
+        ls="--",
+        label="repetition",
+    )
+    right.grid(False)
+    lines = [*ax.get_lines(), *right.get_lines()]
+    ax.legend(lines, [line.get_label() for line in lines], loc="center right")
+    return figure
 
 
 # grid
@@ -397,19 +394,18 @@ def grid(args):
         f"{len(train_ids):,} characters"
     )
 
-    def draw(ax):
-        from p01_autograd.figures import HEALTHY, REFERENCE
+    from p01_autograd.figures import HEALTHY, REFERENCE, subplots
 
-        for (name, points), mark in zip(found.items(), "os^", strict=True):
-            x = [n / points[0][0] for n, *_ in points]
-            y = [v for *_, v in points]
-            slope, start = fitted([math.log(n) for n in x], [math.log(v) for v in y])
-            ax.plot(x, y, mark, color=HEALTHY, label=name)
-            ax.plot(x, [math.exp(start) * n**slope for n in x], color=REFERENCE, lw=1)
-        ax.set(xscale="log", xlabel="times as many", title="validation loss (nats/char)")
-        ax.legend()
-
-    return draw
+    figure, ax = subplots()
+    for (name, points), mark in zip(found.items(), "os^", strict=True):
+        x = [n / points[0][0] for n, *_ in points]
+        y = [v for *_, v in points]
+        slope, start = fitted([math.log(n) for n in x], [math.log(v) for v in y])
+        ax.plot(x, y, mark, color=HEALTHY, label=name)
+        ax.plot(x, [math.exp(start) * n**slope for n in x], color=REFERENCE, lw=1)
+    ax.set(xscale="log", xlabel="times as many", title="validation loss (nats/char)")
+    ax.legend()
+    return figure
 
 
 # choices
@@ -623,73 +619,18 @@ PARTS = {
     part.__name__: part
     for part in (count, memory, speed, cache, sampling, grid, choices, faster, recipe)
 }
-DEFAULT_PARTS = ("count", "memory", "speed", "cache", "sampling")
+QUICK = ("count", "memory", "speed", "cache", "sampling")
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    print_anything()
-    parser = Parser(
-        prog="python -m p05_gpt.measure",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    options = (
+        ("--run", str, None, f"sampling: a run's folder, the newest {DEFAULT_OUT}* if not given"),
+        ("--tokens", at_least(4), 200, "sampling: tokens in a text"),
+        ("--seeds", at_least(1), 3, "choices, faster, recipe: runs of each"),
+        ("--recipe-steps", at_least(1), 200, "recipe: its steps that are timed"),
     )
-    add = parser.add_argument
-    add("parts", nargs="*", metavar="PART", help=f"default: {' '.join(DEFAULT_PARTS)}")
-    add("--all", action="store_true", help="every part")
-    add("--run", metavar="DIR", help=f"sampling: a run's folder; default: newest {DEFAULT_OUT}*")
-    add(
-        "--tokens",
-        type=at_least(4),
-        default=200,
-        metavar="N",
-        help="sampling: tokens in a text; default: %(default)s",
-    )
-    add(
-        "--seeds",
-        type=at_least(1),
-        default=3,
-        metavar="N",
-        help="choices, faster, recipe: runs of each; default: %(default)s",
-    )
-    add(
-        "--recipe-steps",
-        type=at_least(1),
-        default=200,
-        metavar="N",
-        help="recipe: its steps that are timed; default: %(default)s",
-    )
-    args = parser.parse_args(argv)
-    for name in args.parts:
-        if name not in PARTS:
-            parser.error(f"there is no part {name}; there are {', '.join(PARTS)}")
-    chosen = args.parts or (PARTS if args.all else DEFAULT_PARTS)
-    for name in chosen:
-        print(f"\n{name}\n", flush=True)
-        try:
-            draw = PARTS[name](args)
-        except UsageError as error:
-            if args.parts:
-                parser.error(str(error))
-            print(f"left out: {error}")
-        except KeyboardInterrupt:
-            return 130
-        else:
-            if draw:
-                save(draw, name)
-    return 0
-
-
-def save(draw, name: str) -> None:
-    """The figure of one part, in runs/p05_gpt/measure."""
-    from p01_autograd.figures import subplots
-
-    figure, ax = subplots()
-    draw(ax)
-    path = Path("runs/p05_gpt/measure", f"{name}.png")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    print(f"figure: {path.as_posix()}")
+    return measure("p05_gpt", __doc__, PARTS, QUICK, options=options, argv=argv)
 
 
 if __name__ == "__main__":

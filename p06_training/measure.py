@@ -12,7 +12,6 @@ machine; with --all the last one too, which trains:
 
 from __future__ import annotations
 
-import argparse
 import functools
 import json
 import os
@@ -28,7 +27,7 @@ from types import SimpleNamespace
 import torch
 from torch import distributed, multiprocessing
 
-from p01_autograd.cli import Parser, UsageError, at_least, print_anything
+from p01_autograd.cli import UsageError, at_least, measure
 from p05_gpt import run
 from p05_gpt.build import get_batch, loss
 from p05_gpt.measure import RECIPE_LOSS, RECIPE_STEPS, recipe_seconds, seconds
@@ -283,7 +282,7 @@ def plan(args):
             if over
             else "the work takes longer than the exchange for all of them\n"
         )
-    return lambda: draw_plan(curves)
+    return draw_plan(curves)
 
 
 def draw_plan(curves: dict):
@@ -330,7 +329,7 @@ def recipe(args):
         )
         runs.append((theirs, rows))
     print(f"the recipe's time: 200 of its steps, for {RECIPE_STEPS:,}")
-    return lambda: draw_recipe(runs)
+    return draw_recipe(runs)
 
 
 def draw_recipe(runs):
@@ -365,46 +364,13 @@ QUICK = ("overhead", "checkpoint", "scaling", "plan")
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    print_anything()
-    parser = Parser(
-        prog="python -m p06_training.measure",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    options = (
+        ("--repeats", at_least(1), 9, "overhead: rounds"),
+        ("--steps", at_least(1), 40, "scaling: steps of a run"),
+        ("--seeds", at_least(1), 3, "recipe: runs"),
+        ("--seed", at_least(0), 1, "recipe: the first seed"),
     )
-    add = parser.add_argument
-    add("parts", nargs="*", metavar="PART", help=f"default: {' '.join(QUICK)}")
-    add("--all", action="store_true", help="every part")
-    for flag, default, what in (
-        ("repeats", 9, "overhead: rounds"),
-        ("steps", 40, "scaling: steps of a run"),
-        ("seeds", 3, "recipe: runs"),
-    ):
-        add(
-            f"--{flag}",
-            type=at_least(1),
-            default=default,
-            metavar="N",
-            help=f"{what}; default: %(default)s",
-        )
-    add("--seed", type=at_least(0), default=1, help="recipe: the first seed; default: %(default)s")
-    args = parser.parse_args(argv)
-    for name in args.parts:
-        if name not in PARTS:
-            parser.error(f"there is no part {name}; there are {', '.join(PARTS)}")
-    try:
-        for name in args.parts or (PARTS if args.all else QUICK):
-            print(f"\n{name}\n", flush=True)
-            draw = PARTS[name](args)
-            if draw:
-                path = Path("runs/p06_training/measure", f"{name}.png")
-                path.parent.mkdir(parents=True, exist_ok=True)
-                draw().savefig(path)
-                print(f"figure: {path.as_posix()}")
-    except UsageError as error:
-        parser.error(str(error))
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return measure("p06_training", __doc__, PARTS, QUICK, options=options, argv=argv)
 
 
 if __name__ == "__main__":

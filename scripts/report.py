@@ -114,7 +114,7 @@ def names(project: str, kind: str, long: bool) -> list[str]:
         if kind == "break_it":
             return [sabotage.name for sabotage in module.SABOTAGES]
         parts = getattr(module, "PARTS", [""])
-        short = getattr(module, "QUICK", getattr(module, "DEFAULT_PARTS", parts))
+        short = getattr(module, "QUICK", parts)
         return list(parts if long else short)
     except Exception:
         return [""]

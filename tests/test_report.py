@@ -31,8 +31,9 @@ def main(name):
     if name == "killed":
         os.kill(os.getppid(), signal.SIGTERM)
         time.sleep(60)
-    pathlib.Path("drawn.png").write_bytes({png})
-    print("<b> & numbers\\nfigure: drawn.png")
+    drawn = f"{{__package__}}-{{name}}.png"
+    pathlib.Path(drawn).write_bytes({png})
+    print(f"<b> & numbers\\nfigure: {{drawn}}")
     if name not in PARTS:
         print("verdict:", {verdict!r})
 
