@@ -448,7 +448,38 @@ def not_written(error: BaseException | None, module, project: str) -> str:
             kind = error.obj if isinstance(error.obj, type) else type(error.obj)
             if kind.__module__ == module.__name__ and error.name in methods(project, kind.__name__):
                 return f"{kind.__name__}.{error.name}"
+        if isinstance(error, TypeError):
+            name = missing_operator(str(error), module)
+            if name:
+                return name
         error = error.__cause__ or error.__context__
+    return ""
+
+
+OPERATORS = {
+    "+": "add",
+    "-": "sub",
+    "*": "mul",
+    "/": "truediv",
+    "** or pow()": "pow",
+    "@": "matmul",
+}
+
+
+def missing_operator(message: str, module) -> str:
+    """The method behind Python's "unsupported operand", if a class of the module lacks it."""
+    unary = re.match(r"bad operand type for unary -: '(\w+)'", message)
+    binary = re.match(r"unsupported operand type\(s\) for (.+?)=?: '(\w+)' and '(\w+)'", message)
+    tried = []
+    if unary:
+        tried = [(unary[1], "__neg__")]
+    elif binary and binary[1] in OPERATORS:
+        operator = OPERATORS[binary[1]]
+        tried = [(binary[2], f"__{operator}__"), (binary[3], f"__r{operator}__")]
+    for name, method in tried:
+        kind = getattr(module, name, None)
+        if isinstance(kind, type) and kind.__module__ == module.__name__:
+            return "" if hasattr(kind, method) else f"{name}.{method}"
     return ""
 
 

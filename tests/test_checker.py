@@ -121,8 +121,13 @@ def test_a_file_that_is_half_written(check):
 
 def test_a_name_that_is_not_there_is_not_written_yet(check):
     text = ENGINE[: ENGINE.index("def topological_order")]
+    text = text.replace("    def __neg__(self): return self * -1\n", "").replace("__add__", "added")
+    text = text.replace("__radd__, ", "plus, ")
     _, out, _ = check("p01_autograd", "my/p01_autograd.py", text)
     assert "topological_order    0 of 8   not written yet" in out
+    assert "Value.__add__        0 of 4   not written yet" in out
+    assert "Value.__neg__        0 of 1   not written yet" in out
+    assert "Value.__radd__" in out and "TypeError" not in out
 
 
 def test_a_wrong_answer_is_told_without_pytest(check):
