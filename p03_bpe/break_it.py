@@ -48,6 +48,7 @@ class Numbers:
     nats_per_char: float  # of a bigram model over the tokens, prose
     glued_tokens: int  # learned tokens that the pattern would have cut
     worst_glue: str  # the longest of them
+    other_merges: float  # of the first merges of code, those that the plain form makes otherwise
     other_ids: float  # lines whose ids are not those of merging by rank within the pattern's chunks
     round_trips_failed: float  # texts that do not come back
     cuts_failed: float  # beginnings of a list of ids that do not decode
@@ -79,7 +80,8 @@ def experiment(build, seed: int = 1337) -> Numbers:
         code_tokens_per_char=len(used.encode(unseen_code)) / len(unseen_code),
         nats_per_char=bigram_loss(trained.encode(prose[:TRAIN]), ids) / len(unseen),
         glued_tokens=len(glued),
-        worst_glue=repr(max(glued, key=len)) if glued else "none",
+        worst_glue=", ".join(map(repr, sorted(glued, key=len, reverse=True)[:12])) or "none",
+        other_merges=other_merges(build, code[: random.Random(seed).randrange(8_000, 12_000)]),
         other_ids=share(used.encode(line) != by_rank(build, trained, line) for line in lines),
         round_trips_failed=share(used.decode(used.encode(line)) != line for line in lines),
         cuts_failed=share(fails_to_decode(used, used.encode("naïve 😀 Ωmega"))),
@@ -101,6 +103,14 @@ def by_rank(build, tokenizer, text: str) -> list[int]:
     chunks = regex.findall(build.GPT4_PATTERN, text)
     merged = (build.apply_merges(list(chunk.encode("utf-8")), tokenizer.merges) for chunk in chunks)
     return [i for ids in merged for i in ids]
+
+
+def other_merges(build, code: str) -> float:
+    """The share of a tokenizer's first 40 merges that are not those of the plain form."""
+    tokenizer = build.RegexTokenizer(build.GPT4_PATTERN)
+    tokenizer.train(code, 256 + 40)
+    plain = build.learn_merges(regex.findall(build.GPT4_PATTERN, code), 40)
+    return share(a != b for a, (b, _) in zip(tokenizer.merges, plain, strict=True))
 
 
 def fails_to_decode(tokenizer, ids: list[int]):
@@ -203,15 +213,19 @@ SABOTAGES = [
     ),
     Sabotage(
         name="runs_count_once",
-        old='        where[pair] = array("i", still)\n',
-        new='        where[pair] = array("i", still)\n'
-        "        if left == right:  # of a run, count the first pair\n"
-        "            still = [i for i in still if ids[before[i]] != left]\n",
-        predict="'aaaa' counts as one pair, not as three. Prose has no runs and hardly changes; "
-        "the indentation of code is learned late: about a percent more tokens for code.",
+        old="        places = where[pair]\n",
+        new="        places = where[pair]\n"
+        "        if pair[0] == pair[1]:  # of a run, count the first pair\n"
+        "            places = [i for i in places if ids[before[i]] != pair[0]]\n",
+        predict="'aaaa' counts as one pair, not as three, so runs of spaces are merged late. The "
+        "merges of code are not those of the book's algorithm; prose has no runs, hardly changes, "
+        "and the number of tokens stays within two percent: nobody notices.",
         symptom=lambda healthy, broken: (
-            broken.code_tokens_per_char > 1.005 * healthy.code_tokens_per_char
-            and abs(broken.tokens_per_char / healthy.tokens_per_char - 1) < 0.01
+            broken.other_merges > 0
+            and healthy.other_merges == 0
+            and broken.other_ids == 0
+            and abs(broken.tokens_per_char / healthy.tokens_per_char - 1) < 0.02
+            and abs(broken.code_tokens_per_char / healthy.code_tokens_per_char - 1) < 0.02
         ),
         caught_by="test_a_run_holds_a_pair_at_every_place",
     ),

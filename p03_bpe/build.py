@@ -466,22 +466,25 @@ def learn_merges_quickly(
     gains one, so an entry can only be too good: the top is counted again until it is right.
     After the last merge the ids of the chunks are written into `known`.
     """
-    ids, weights, starts = array("i", [NONE]), array("i", [0]), {}
+    ids, weights, starts = [NONE], array("i", [0]), {}
     for chunk, count in Counter(chunks).items():
         if known is not None and len(chunk) <= LONG:
             starts[chunk] = len(ids)
-        ids.extend(chunk.encode("utf-8"))
-        ids.append(NONE)
+        ids += [*chunk.encode("utf-8"), NONE]
         weights.extend([count] * (len(ids) - len(weights)))
     before, after = array("i", range(-1, len(ids) - 1)), array("i", range(1, len(ids) + 1))
     where: dict[Pair, array] = {}  # the places of the left half, in order
     heap: list[tuple[int, int, Pair]] = []
 
     def entry(pair: Pair) -> tuple[int, int, Pair]:
+        places = where[pair]
+        return -sum(map(weights.__getitem__, places)), places[0] if places else 0, pair
+
+    def counted_again(pair: Pair) -> tuple[int, int, Pair]:
         left, right = pair
         still = [i for i in where[pair] if ids[i] == left and ids[after[i]] == right]
         where[pair] = array("i", still)
-        return -sum(map(weights.__getitem__, still)), still[0] if still else 0, pair
+        return entry(pair)
 
     found = defaultdict(lambda: array("i"))  # the places of new pairs
     for i, pair in enumerate(pairwise(ids)):
@@ -491,7 +494,7 @@ def learn_merges_quickly(
             if NONE not in pair:
                 where[pair] = found[pair]
                 heapq.heappush(heap, entry(pair))
-        while heap and heap[0] != (now := entry(heap[0][2])):
+        while heap and heap[0] != (now := counted_again(heap[0][2])):
             heapq.heapreplace(heap, now)
         if not heap or heap[0][0] == 0:
             break

@@ -1,0 +1,39 @@
+"""The symptoms show, on less text; the figure survives a run that ended with an error."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from p01_autograd.sabotage import compare
+from p03_bpe import break_it, build
+from p03_bpe.break_it import SABOTAGES
+
+
+@pytest.fixture(autouse=True)
+def less_text(monkeypatch):
+    monkeypatch.setattr(break_it, "TRAIN", 40_000)
+    monkeypatch.setattr(break_it, "VALIDATION", 6_000)
+
+
+@pytest.mark.parametrize("sabotage", SABOTAGES, ids=lambda sabotage: sabotage.name)
+def test_the_symptom_shows(sabotage):
+    result = compare("p03_bpe", sabotage, break_it.experiment, [1337])
+    assert result.there == 1, (result.healthy, result.broken)
+
+
+def test_by_rank_is_what_encoding_should_give():
+    tokenizer = build.RegexTokenizer(build.GPT4_PATTERN)
+    tokenizer.train("the other there, then\n" * 3, 262)
+    for text in ("the thing", "other\n\n  then"):
+        assert break_it.by_rank(build, tokenizer, text) == tokenizer.encode(text)
+
+
+def test_a_pair_seen_in_training_costs_less():
+    seen, unseen = break_it.bigram_loss([1, 2] * 9, [1, 2, 1]), break_it.bigram_loss([1, 2], [2, 2])
+    assert 0 < seen / 2 < unseen
+
+
+def test_the_figure_leaves_out_runs_that_ended_with_an_error():
+    healthy = [break_it.experiment(build, seed=1)]
+    drawing = break_it.figure(healthy, [SimpleNamespace(error="ValueError: x")])
+    assert [len(ax.patches) for ax in drawing.axes] == [3, 5]
