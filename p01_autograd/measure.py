@@ -128,7 +128,7 @@ def against_micrograd(repeats: int) -> dict | None:
 
 
 def chain(nodes: int):
-    """(((x * 1.0) + 0.0) * 1.0) ...: every node waits for the one before it."""
+    """(((x * 1.0) + 0.0) * 1.0) ...: x and the result; every node waits for the one before it."""
     x = result = Value(1.0)
     one, zero = Value(1.0), Value(0.0)
     for _ in range(nodes // 2):
@@ -170,19 +170,25 @@ def measure_size(flags) -> None:
 
 
 def measure_chain(flags) -> None:
-    print("    nodes  forward us  backward us  (per node)  its derivative")
+    print("per node: forward us  backward us  the same without Python's garbage collector")
     for n in CHAINS:
-        times = []
-        for _ in range(min(3, flags.repeats)):
-            gc.collect()
-            start = time.perf_counter()
-            x, result = chain(n)
-            middle = time.perf_counter()
-            result.backward()
-            times.append((middle - start, time.perf_counter() - middle))
-        there, back = (1e6 * statistics.median(column) / n for column in zip(*times))
-        print(f"{n:9,} {there:11.2f} {back:12.2f} {x.grad:27.1f}")
-        del x, result
+        print(f"{n:9,}", end="")
+        for collector in (True, False):
+            times = []
+            for _ in range(min(3, flags.repeats)):
+                gc.collect()
+                if not collector:
+                    gc.disable()
+                start = time.perf_counter()
+                _, result = chain(n)
+                middle = time.perf_counter()
+                result.backward()
+                times.append((middle - start, time.perf_counter() - middle))
+                gc.enable()
+                del result
+            for column in zip(*times):
+                print(f" {1e6 * statistics.median(column) / n:10.2f}", end="")
+        print()
 
 
 def measure_micrograd(flags) -> None:
