@@ -105,11 +105,11 @@ def test_softmax_sums_to_one_and_is_positive(build):
 
 
 @pytest.mark.checks("softmax")
-@pytest.mark.parametrize("shift", [100.0, 1000.0, -1000.0, 1e30], ids=lambda shift: f"{shift:g}")
+@pytest.mark.parametrize("shift", [100.0, 1000.0, -1000.0], ids=lambda shift: f"{shift:g}")
 def test_softmax_is_not_changed_by_a_constant(build, shift):
     x = torch.tensor([[0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]])
     got = build.softmax(x + shift)
-    assert torch.allclose(got, torch.full((2, 4), 0.25), atol=1e-6), (
+    assert torch.allclose(got, torch.full((2, 4), 0.25), atol=1e-4), (
         f"softmax of four equal scores of {shift:g} should be 0.25 each, got\n{rows(got)}\n"
         "exp overflows above 88 and vanishes below -104: subtract the largest score first"
     )
@@ -119,7 +119,7 @@ def test_softmax_is_not_changed_by_a_constant(build, shift):
 def test_softmax_survives_rows_of_very_different_size(build):
     x = torch.tensor([[-2000.0, -2000.0], [0.0, 0.0], [2000.0, 2000.0]])
     got = build.softmax(x)
-    assert torch.allclose(got, torch.full((3, 2), 0.5)), (
+    assert torch.allclose(got, torch.full((3, 2), 0.5), atol=1e-3), (
         f"softmax of the rows {x.tolist()} should be 0.5 everywhere, got\n{rows(got)}\n"
         "The usual reason: the largest score of the whole tensor is subtracted, not each row's own"
     )
@@ -204,9 +204,9 @@ def test_causal_mask_of_three_by_hand(build):
 
 @pytest.mark.checks("causal_mask")
 def test_causal_mask_lets_position_t_see_t_plus_one_positions(build):
-    counts = build.causal_mask(6).sum(-1).tolist()
-    assert counts == [1, 2, 3, 4, 5, 6], (
-        f"the rows of causal_mask(6) should allow 1, 2, ... 6 positions, they allow {counts}"
+    counts = build.causal_mask(40).sum(-1).tolist()
+    assert counts == list(range(1, 41)), (
+        f"the rows of causal_mask(40) should allow 1, 2, ... 40 positions, they allow {counts}"
     )
 
 
@@ -371,11 +371,16 @@ def test_without_a_mask_every_key_is_seen(build):
 
 @pytest.mark.checks("attention_weights")
 def test_attention_weights_survive_large_scores(build):
-    got = build.attention_weights(1e4 * randn(3, 8, seed=15), randn(3, 8, seed=16))
+    q, k = 1e4 * randn(3, 8, seed=15), randn(3, 8, seed=16)
+    got = build.attention_weights(q, k)
     assert torch.isfinite(got).all(), (
         f"scores in the ten thousands gave\n{rows(got)}\nexp overflowed: subtract each row's "
         "largest score first, as softmax does"
     )
+    must_equal("the weights of scores in the thousands", got, weights_by_the_book(q, k))
+    q, k = 3 * randn(3, 8, seed=15), 10 * randn(3, 8, seed=16)
+    got = build.attention_weights(q, k)
+    must_equal("the weights of scores about 30", got, weights_by_the_book(q, k))
 
 
 @pytest.mark.checks("attention_weights")
@@ -594,9 +599,9 @@ def test_a_lone_token_is_only_projected(build, make):
 
 @pytest.mark.parametrize("make", MODULES)
 def test_any_length_works_one_after_the_other(build, make):
-    attention, x = make(build), randn(2, 40, 12, seed=1)
+    attention, x = make(build), randn(2, 80, 12, seed=1)
     whole = attention(x)
-    for T in (7, 1, 40, 3):
+    for T in (7, 1, 80, 3):
         got = attention(x[:, :T])
         must_equal(
             f"the output for the first {T} tokens, taken alone,",
