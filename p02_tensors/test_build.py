@@ -794,7 +794,7 @@ def test_backward_leaves_constants_alone(build):
 def test_backward_gives_gradients_of_the_tensors_shape_and_dtype(build, dtype):
     for shape in SHAPES:
         x = leaf(build, numbers(shape), dtype)
-        (x * 0.5 + 1).sum().backward()
+        (x * x * 0.5 + 1).sum().backward()
         assert tuple(x.grad.shape) == shape, (
             f"x.grad of x {shape} should have its shape, got {tuple(x.grad.shape)}"
         )
@@ -1135,7 +1135,13 @@ def test_unsqueeze_agrees_with_torch(build, dim):
 
 
 @pytest.mark.checks("Tensor.clone")
-@lines("x.clone()", "x.clone() * x", "x.contiguous()", "x.transpose(0, 1).contiguous()")
+@lines(
+    "x.clone()",
+    "x.clone() * x",
+    "x.contiguous()",
+    "x.transpose(0, 1).contiguous()",
+    "x.transpose(0, 1).contiguous().view(-1)",
+)
 def test_clone_and_contiguous_agree_with_torch(build, line):
     for shape in ((2, 3), (3, 3), (2, 0)):
         agree(build, line, shape)
@@ -1299,6 +1305,13 @@ def test_var_of_three_numbers_by_hand(build):
         hint="\nvar divides by n - 1, unless it is told unbiased=False",
     )
     must_equal("var(unbiased=False) of [1, 2, 6]", array(x.var(unbiased=False)), 14 / 3)
+    must_equal(
+        "var of [10001, 10002, 10006] in float32",
+        array((x + 10000).var()),
+        7.0,
+        hint="\nThe mean of the squares minus the square of the mean loses all digits: take the "
+        "mean away first",
+    )
 
 
 @pytest.mark.checks("Tensor.var")
@@ -1363,6 +1376,21 @@ def test_max_shares_one_gradient_among_equals(build):
         assert got.sum() == total and (got >= 0).all(), (
             f"the gradient of {line} at [[5, 1], [5, 1]] should sum to {total}, got\n{shown(got)}\n"
             "Equal largest elements share it, or one of them gets it all"
+        )
+
+
+@pytest.mark.checks("Tensor.argmax")
+def test_argmax_is_the_first_of_equals(build):
+    x = build.tensor([[1.0, 3.0, 3.0], [2.0, 2.0, 0.0]])
+    for line, expected in (
+        ("x.argmax()", 1),
+        ("x.argmax(1)", [1, 0]),
+        ("x.max(1).indices", [1, 0]),
+        ("(-x).min(1).indices", [1, 0]),
+    ):
+        got = eval(line, {"x": x}).tolist()
+        assert got == expected, (
+            f"{line} of [[1, 3, 3], [2, 2, 0]] is {expected}, the first of equals; got {got}"
         )
 
 
@@ -1463,6 +1491,9 @@ PRODUCTS = [
     ((2, 3), (5, 3, 4)),
     ((5, 2, 3), (3,)),
     ((3,), (5, 3, 4)),
+    ((1, 3), (3,)),
+    ((3,), (3, 1)),
+    ((2, 1, 3), (3,)),
     ((2, 1, 2, 3), (4, 3, 2)),
     ((1, 2, 3), (5, 3, 4)),
     ((3, 3, 3), (3, 3, 3)),
@@ -1513,6 +1544,7 @@ def test_matmul_refuses_sizes_that_do_not_fit(build):
     reason = "The last size of x has to be the last but one of y"
     for x, y in (((2, 3), (2, 3)), ((2, 3), (2,)), ((2, 3), (1, 3)), ((2, 1), (3, 2))):
         must_refuse(build, "x @ y", reason, x=np.ones(x), y=np.ones(y))
+    must_refuse(build, "x @ y", "One number has no axis to sum over", x=np.ones((2, 2)), y=2.0)
     reason = "The axes before the last two do not fit"
     must_refuse(build, "x @ y", reason, x=np.ones((2, 2, 2)), y=np.ones((3, 2, 2)))
 
@@ -1551,6 +1583,15 @@ def test_tril_agrees_with_torch(build, line, shape):
 @lines("torch.triu(x)", "torch.triu(x, 1)", "torch.triu(x, -1)", "torch.triu(x, diagonal=2)")
 def test_triu_agrees_with_torch(build, line, shape):
     agree(build, line, shape, hint="triu keeps the diagonal and what is above it")
+
+
+@pytest.mark.checks("triu")
+@lines(
+    'torch.triu(torch.full((3, 3), float("-inf")), 1)',
+    'torch.tril(torch.full((2, 3), float("-inf")), -1)',
+)
+def test_what_tril_and_triu_take_away_is_zero_even_if_it_was_infinite(build, line):
+    agree(build, line, hint="infinity times zero is not a number: choose, do not multiply")
 
 
 @pytest.mark.checks("tril")
