@@ -341,11 +341,15 @@ def against_rust(text: str, size: int, ours: float) -> str:
 
 PEAK = """
 import resource, sys
+from pathlib import Path
 from p03_bpe import {cls}
 from p03_bpe.corpus import load_corpus
 {cls}().train(load_corpus(), {size})
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(peak / (1e6 if sys.platform == "darwin" else 1e3))
+status = Path("/proc/self/status")
+if status.exists():  # on Linux, ru_maxrss also counts the process that started this one
+    print(int(status.read_text().split("VmHWM:")[1].split()[0]) / 1e3)
+else:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
 """
 
 
