@@ -951,6 +951,12 @@ def test_tanh_of_large_numbers_is_one(build, size):
 
 
 @pytest.mark.checks("Tensor.relu")
+@lines("torch.tensor([-1, 0, 2]).relu()", "torch.tensor([-math.inf, math.inf]).relu()")
+def test_relu_of_integers_and_of_infinity(build, line):
+    agree(build, line)
+
+
+@pytest.mark.checks("Tensor.relu")
 def test_relu_is_flat_below_and_at_zero(build):
     x = leaf(build, [-2.0, 0.0, 3.0])
     y = x.relu()
@@ -1395,7 +1401,7 @@ def test_argmax_is_the_first_of_equals(build):
 
 
 @pytest.mark.checks("Tensor.argmax")
-@reductions("argmax", [*DIMS, *KEPT])
+@reductions("argmax", [*DIMS, *KEPT, "keepdim=True"])
 def test_argmax_agrees_with_torch(build, line):
     for shape in CUBES:
         agree(build, line, shape)
@@ -1643,6 +1649,15 @@ def test_cat_agrees_with_torch(build, line, shapes):
 )
 def test_stack_agrees_with_torch(build, line, shapes):
     agree(build, line, *shapes, hint="The new axis is axis dim of the result")
+
+
+@pytest.mark.checks("cat")
+@lines(
+    "torch.cat([torch.tensor([1, 2]), torch.tensor([0.5])])",
+    "torch.stack([torch.tensor([True, False]), torch.tensor([2, 3])])",
+)
+def test_cat_and_stack_of_different_dtypes_agree_with_torch(build, line):
+    agree(build, line)
 
 
 @pytest.mark.checks("cat")
