@@ -84,7 +84,9 @@ def test_the_command_exists_and_takes_these_flags(page, line, monkeypatch, capsy
         assert arguments[0] in PROJECTS
         return
     source = file.read_text(encoding="utf-8")
-    assert re.search(r"\bParser\(|import .*\bmain\b", source), f"{file} has no parser to ask"
+    assert re.search(r"\bParser\(|import .*\b(main|measure)\b", source), (
+        f"{file} has no parser to ask"
+    )
 
     def stop(parser, argv=None, namespace=None):
         Parser.understand(parser, argv, namespace)
