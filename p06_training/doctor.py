@@ -2,7 +2,7 @@
 
 Every rule looks at one thing in the rows of metrics.jsonl and gives a Finding or nothing. A loss is
 judged against the run's own first one, which is that of guessing, and against the run's own noise.
-The thresholds lie between what was seen in healthy and in ill runs of cases.py (seeds below 2000).
+The thresholds lie between what was seen in healthy and in ill runs of cases.py (seeds below 4000).
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ JOLT = 12  # times the usual gradient: that was a batch; after restarts up to 10
 LOST = 0.15  # of what the run had learned when the spike came: it has not come back
 BOUNCE = 5.5, 0.06  # the same after a first descent, in noises and in first losses; healthy to 3.7
 UNLEARNED = 0.68  # of the first loss: what knowing the tokens' frequencies alone can reach
-FLAT = 0.035  # of what a run has gained: so little in its second half is no progress
+FLAT = 0.02  # of what a run has gained: so little in its second half is no progress
 HIGH_RATE, LOW_RATE = 0.15, 2e-4  # for AdamW and Muon, at any size that a laptop trains
+RARE_RATE = 0.09  # works at times, and never as well as a tenth of it
+COLD_RATE = 0.03  # from the first step on: too long a step for means that are still empty
 HOPELESS_RATE = 0.25  # no warmup helps
 TURN = 1.02  # times its lowest: validation has turned; healthy runs end up to 1.01
 TOO_GOOD = 0.25  # of the first loss: no text of a natural kind is as predictable as that
@@ -138,8 +140,11 @@ def accumulating(c: Curve) -> Finding | None:
     return None
 
 
-def bad_start(c: Curve) -> Finding | None:
-    """A loss that rises above guessing at once: steps too long, for the moment or for good."""
+def bad_start(c: Curve, by_rate: bool = False) -> Finding | None:
+    """A loss that rises at once: steps too long, for the moment or for good.
+
+    With `by_rate` a rate that no healthy run has is enough, whatever the loss.
+    """
     if c.n < 5:
         return None
     i, peak = c.peak_at_start()
@@ -147,13 +152,16 @@ def bad_start(c: Curve) -> Finding | None:
     surge = surge or c.bounce() > max(BOUNCE[0] * c.noise, BOUNCE[1] * c.first)
     rate = float(np.nan_to_num(np.quantile(c.lr[: c.n // 3 + 1], 0.8)))
     rises_on = c.end > SURGE * c.first and c.end > 1.15 * around(c.loss, c.n // 2)
-    if rises_on or not (surge or (c.n >= 50 and rate > HIGH_RATE and c.end > 0.55 * c.first)):
-        return None
     cold = c.lr[0] > 0.6 * rate > 0
+    too_long = rate > HIGH_RATE and c.end > 0.55 * c.first
+    if by_rate:
+        too_long = rate > RARE_RATE or (cold and rate >= COLD_RATE)
+    if rises_on or not (surge or (c.n >= 50 and too_long)):
+        return None
     constant = np.nanmin(c.lr) > 0.99 * rate
     lost = c.end > 0.7 * c.first
     what = f"the loss, at first {c.first:.2f}, rises to {peak:.2f}"
-    what = what if surge else "the loss hardly falls"
+    what = what if surge else "the loss falls less than it could"
     if cold and rate < HOPELESS_RATE and not (constant and lost):
         return Finding(
             "no warmup",
@@ -237,6 +245,9 @@ def sudden_rise(c: Curve) -> int | None:
     usual = np.median(c.grad_norm)  # NaN when not logged, and then nothing is longer
     jolted = np.convolve(c.grad_norm > JOLT * usual, np.ones(12))[start : c.n] > 0
     bar = np.where(jolted, 0.6, 1.0)  # a rise just after a long gradient needs less to be one
+    for k in range(1, len(c.val)):  # and so does one that validation sees, too
+        if c.val[k] - c.val[k - 1] > 0.05 * c.first:
+            bar[max(0, c.val_at[k - 1] - start) : max(0, c.val_at[k] - start)] = 0.6
     one, height = here - past, np.full(len(here), -np.inf)
     for width, (noises, firsts) in ((1, SPIKE), (5, LEVEL), (15, LASTING)):
         if width <= len(here):
@@ -390,9 +401,6 @@ def memorising(c: Curve) -> Finding | None:
     return None
 
 
-RULES = (accumulating, bad_start, rise, too_low, plateau, leak, memorising)
-
-
 def diagnose(metrics: list[dict]) -> list[Finding]:
     """Name what is wrong with a run, from the rows of its metrics.jsonl; [] when healthy.
 
@@ -407,9 +415,9 @@ def diagnose(metrics: list[dict]) -> list[Finding]:
     if found[0]:
         c = Curve([row for row in rows if math.isfinite(number(row["train_loss"]))] or rows[:1])
     if c.n >= 2 and math.isfinite(c.first):
-        found.append(accumulating(c))
-        start = bad_start(c)
-        found += [start] if found[-1] or start else [rise(c) or too_low(c) or plateau(c)]
+        start = [finding for finding in (accumulating(c), bad_start(c)) if finding]
+        later = rise(c) or bad_start(c, by_rate=True) or too_low(c) or plateau(c)
+        found += start or [later]
         found += [leak(c) or memorising(c)] if np.isfinite(c.val).all() else []
     return [finding for finding in found if finding]
 
