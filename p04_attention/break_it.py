@@ -222,8 +222,8 @@ SABOTAGES = [
     ),
     Sabotage(
         name="no_transpose",
-        old="return x.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)",
-        new="return x.view(B, self.n_head, T, C // self.n_head)",
+        old="x = x.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)",
+        new="x = x.view(B, self.n_head, T, C // self.n_head)",
         predict="The shape is right and the content is not: a head gets pieces of one half of the "
         "tokens, and hands them to positions that come earlier. The future leaks.",
         symptom=lambda healthy, broken: broken.leak > LEAK,

@@ -21,7 +21,7 @@ def softmax(x: torch.Tensor, dim: int = -1) -> torch.Tensor:
     >>> softmax(torch.tensor([0.0, 0.0, 1000.0])).tolist()
     [0.0, 0.0, 1.0]
     """
-    exps = (x - x.max(dim, keepdim=True).values.detach()).exp()
+    exps = (x - x.detach().max(dim, keepdim=True).values).exp()
     return exps * (1 / exps.sum(dim, keepdim=True))  # one division a row, and a cheaper backward
 
 
@@ -99,12 +99,14 @@ class CausalSelfAttention(nn.Module):
             end = min(start + 64, T)
             y = scaled_dot_product_attention(
                 q[:, :, start:end], k[:, :, :end], v[:, :, :end], mask[start:end, :end]
-            )  # (B, nh, end - start, hs)
-            blocks.append(y.transpose(1, 2))
-        y = torch.cat(blocks, dim=1).reshape(B, T, C)  # the heads side by side again
+            )
+            blocks.append(y)  # (B, nh, end - start, hs)
+        y = torch.cat(blocks, dim=2).transpose(1, 2)  # (B, T, nh, hs)
+        y = y.reshape(B, T, C)  # the heads side by side again
         return self.proj(y)
 
     def split_heads(self, x: torch.Tensor) -> torch.Tensor:
         """Give each head its own slice of the channels: (B, T, C) -> (B, nh, T, hs)."""
         B, T, C = x.shape
-        return x.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)
+        x = x.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)
+        return x.contiguous()  # copied once, not again for every block
