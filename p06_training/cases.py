@@ -25,7 +25,7 @@ from .build import Trainer
 from .doctor import diagnose
 from .train import build_model, build_optimizers
 
-HELD_OUT = 4000
+HELD_OUT = 5000
 
 
 def make(case: str, seed: int) -> list[dict]:

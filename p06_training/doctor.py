@@ -2,7 +2,7 @@
 
 Every rule looks at one thing in the rows of metrics.jsonl and gives a Finding or nothing. A loss is
 judged against the run's own first one, which is that of guessing, and against the run's own noise.
-The thresholds lie between what was seen in healthy and in ill runs of cases.py (seeds below 4000).
+The thresholds lie between what was seen in healthy and in ill runs of cases.py (seeds below 5000).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ JOLT = 12  # times the usual gradient: that was a batch; after restarts up to 10
 LOST = 0.15  # of what the run had learned when the spike came: it has not come back
 BOUNCE = 5.5, 0.06  # the same after a first descent, in noises and in first losses; healthy to 3.7
 UNLEARNED = 0.68  # of the first loss: what knowing the tokens' frequencies alone can reach
-FLAT = 0.02  # of what a run has gained: so little in its second half is no progress
+FLAT = 0.025  # of what a run has gained: so little in the middle of it is no progress
 HIGH_RATE, LOW_RATE = 0.15, 2e-4  # for AdamW and Muon, at any size that a laptop trains
 RARE_RATE = 0.09  # works at times, and never as well as a tenth of it
 COLD_RATE = 0.03  # from the first step on: too long a step for means that are still empty
@@ -193,7 +193,7 @@ def rise(c: Curve) -> Finding | None:
     low = np.flatnonzero(medians(after, width) < base + height / 2)
     length = int(low[0]) if len(low) else len(after)  # rows until half of it is gone
     left = max(0.0, around(c.loss[i:], c.n - i) - base) / height
-    if slow and c.end > base + 1.5 * height:
+    if slow and left > 1.2:
         return slow  # and did not stop there
     if slow and base - medians(c.loss[:i], 8).min() > 0.08 * c.first + 1.5 * c.noise:
         return slow  # it was on its way up already
@@ -203,7 +203,7 @@ def rise(c: Curve) -> Finding | None:
     at_once = not lone or c.loss[i] - base > 0.5 * height
     tail = float(np.median(after[4:12])) - base if len(after) > 12 else 0.0
     learned_down = tail > max(0.1 * height, 1.5 * c.noise)
-    learned_down = learned_down and (left < 0.7 or longer < 1.3 or c.n - i < 40)
+    learned_down = learned_down and (left < 0.7 or (left < 1 and (longer < 1.3 or c.n - i < 40)))
     pushed = longer > JOLT or c.lr[max(0, i - 2) : i + 2].max() > 1.5 * c.lr[: max(1, i - 2)].max()
     familiar = top < 1.15 * c.first  # a batch of noise costs more than guessing
     if begins_anew or (at_once and learned_down and familiar and not pushed):
@@ -333,14 +333,14 @@ def plateau(c: Curve) -> Finding | None:
     """The loss stays where it was, or where the frequencies of the tokens take it."""
     if not settled(c) or c.end < UNLEARNED * c.first:
         return None
-    start = int(0.45 * c.n)
+    start, end = int(0.35 * c.n), int(0.75 * c.n)  # past the descent, before the rate is gone
     slope = np.polyfit(np.arange(c.n - start), c.loss[start:], 1)[0]
     fall = -slope * (c.n - start)
     unsure = c.noise * math.sqrt(12 / (c.n - start))  # the standard error of that
     enough = max(FLAT * (c.first - c.end), 0.005 * c.first)
-    at = [k for k, i in enumerate(c.val_at) if i >= start]
-    if len(at) > 1 and c.val_at[-1] - c.val_at[at[0]] > 0.3 * c.n:  # which has no noise of batches
-        flat = c.val[at[0]] - c.val[-1] < enough
+    at = [k for k, i in enumerate(c.val_at) if start <= i < end]
+    if at and c.val_at[at[-1]] - c.val_at[at[0]] > 0.15 * c.n:  # which has no noise of batches
+        flat = c.val[at[0]] - c.val[at[-1]] < enough
     else:
         flat = fall + unsure < 2 * enough
     if not flat and not c.dead:
