@@ -574,6 +574,10 @@ def test_save_checkpoint_forces_the_content_to_the_disk_before_it_gets_its_name(
         f"the unfinished file is in {source.parent}, another folder: renaming is one step only "
         "within a file system"
     )
+    assert source.name.startswith(".") or not source.name.endswith(".pt"), (
+        f"{source.name} is what a kill half way leaves, and whoever looks for *.pt finds it: "
+        "give the unfinished file a name that begins with a dot"
+    )
     assert watch.synced, (
         "os.fsync was never called: after a power failure the name may be there without the content"
     )
