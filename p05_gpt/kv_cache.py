@@ -19,7 +19,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from p04_attention.build import causal_mask, scaled_dot_product_attention
+from p04_attention.build import scaled_dot_product_attention
 
 from .build import GPT
 
@@ -69,6 +69,7 @@ class CachedGPT(nn.Module):
         if self.kept[i] is not None:
             k, v = (torch.cat(pair, dim=2) for pair in zip(self.kept[i], (k, v), strict=True))
         self.kept[i] = k, v  # (B, nh, T, hs) each
-        mask = causal_mask(k.shape[2])[-q.shape[2] :].to(x.device)  # the new tokens' rows
+        new, T = q.shape[2], k.shape[2]
+        mask = torch.ones(new, T, dtype=torch.bool, device=x.device).tril(T - new)  # their rows
         y = scaled_dot_product_attention(q, k, v, mask)  # (B, nh, T - start, hs)
         return attn.proj(y.transpose(1, 2).reshape(x.shape))

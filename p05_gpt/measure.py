@@ -271,6 +271,8 @@ def cache(args):
     ax.plot(LENGTHS, [1e3 * t for t in cached], color=HEALTHY, marker="o", label="cached")
     ax.set(xscale="log", yscale="log", xlabel="length of the text", title="ms per new token")
     ax.set_xticks(LENGTHS, [str(n) for n in LENGTHS])
+    ticks = [t for t in (1, 2, 5, 10, 20, 50, 100) if min(cached) < t / 1e3 < max(plain)]
+    ax.set_yticks(ticks, [str(t) for t in ticks])
     ax.minorticks_off()
     ax.legend()
     return figure
