@@ -270,17 +270,19 @@ def restarted(c: Curve, i: int) -> str:
         return "the clock began anew"
     earlier, later = c.lr[: max(1, i - 3)], c.lr[max(0, i - 4) : i + 12]
     falls = earlier.max() > 1.02 * later.min()
-    if falls and 1.03 * later.min() < later[later.argmin() :].max() < 1.01 * earlier.max():
+    if falls and 1.03 * later.min() < later[later.argmin() :].max() < 1.1 * earlier.max():
         return "the learning rate began anew"
     return ""
 
 
 def begun_anew(c: Curve) -> Finding | None:
     """The rate climbs a second time; the loss shows nothing of it."""
-    if not np.isfinite(c.lr).all():
+    change = np.diff(c.lr)  # NaN when not logged
+    falls = np.flatnonzero(change < 0)
+    if not len(falls):
         return None
-    i = int(c.lr.argmax()) + int(np.diff(c.lr[c.lr.argmax() :], append=0.0).argmax()) + 1
-    if i < c.n and restarted(c, i):
+    i = int(falls[0]) + int(change[falls[0] :].argmax()) + 1
+    if restarted(c, i):
         return Finding(
             "jump at a restart",
             c.step[i],

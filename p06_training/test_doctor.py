@@ -145,6 +145,19 @@ def test_the_units_of_the_loss_do_not_matter(name):
     assert names(rows)[:1] == [name]
 
 
+def test_a_rate_that_climbs_again_is_a_restart_though_the_loss_shows_nothing():
+    rows = add(curve(), "lr", lambda i, rate: 4e-3 * (1 - (i - 150) / 300) if i >= 150 else rate)
+    assert [(f.name, abs(f.step - 151) < 3) for f in diagnose(rows)] == [
+        ("jump at a restart", True)
+    ]
+
+
+def test_a_high_rate_without_a_warmup_is_named_though_the_loss_shows_nothing():
+    rows = add(curve(), "lr", lambda i, rate: 0.05 * (1 - i / 300))
+    assert names(rows) == ["no warmup"]
+    assert names(add(curve(), "lr", lambda i, rate: 2e-3 * (1 - i / 300))) == []
+
+
 def test_a_run_without_the_other_columns_is_read_by_its_loss():
     keep = ("step", "train_loss")
     bare = [[{key: row[key] for key in keep} for row in make()] for make in (curve, lost)]

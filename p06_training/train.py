@@ -44,9 +44,9 @@ PRESETS = {
         "n_embd": 192,
         "block_size": 128,
         "batch_size": 16,
-        "steps": 2000,
+        "steps": 3000,
         "max_lr": 3e-3,
-        "dropout": 0.2,
+        "dropout": 0.3,
         "eval_every": 250,
     },
 }
