@@ -171,6 +171,11 @@ def test_block_adds_attention_then_the_mlp_to_the_stream(build):
         "attention and MLP share one LayerNorm; each part has its own"
     )
     assert torch.allclose(calls[first][1], x), "the first LayerNorm should read the stream x itself"
+    moved = trace(module, later)[0][second][1] - calls[second][1]
+    assert gap(moved[:, 1:], torch.zeros(1)) > 1e-3, (
+        "the second LayerNorm does not see what token 0 is at the positions after it: the "
+        "attention comes first, then the MLP"
+    )
     attended = calls[second - 1][2]
     assert torch.allclose(calls[second][1], x + attended, atol=1e-5), (
         "the second LayerNorm should read x + attention: first the attention is added to the "
