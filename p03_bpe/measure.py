@@ -18,9 +18,8 @@ import subprocess
 import sys
 import time
 from itertools import chain
-from pathlib import Path
 
-from p01_autograd.cli import Parser, print_anything
+from p01_autograd.cli import measure
 from p01_autograd.figures import BROKEN, HEALTHY, REFERENCE, subplots
 
 from .build import (
@@ -68,7 +67,7 @@ def smaller(tokenizer: RegexTokenizer, vocab_size: int) -> RegexTokenizer:
 # The parts
 
 
-def knee():
+def knee(args):
     """Compression of the text trained on and of the last tenth, which training has not seen."""
     text = load_corpus()
     seen, unseen = text[: len(text) * 9 // 10], text[len(text) * 9 // 10 :]
@@ -93,24 +92,23 @@ def knee():
     at = next((size // 2 for size, saved in gains.items() if saved < KNEE), SIZES[-1])
     print(f"the knee, after which doubling saves less than {KNEE:.0%} of the tokens: {at:,}")
 
-    def draw(ax):
-        sizes = [size for size, *_ in rows]
-        ax.plot(sizes, [row[1] for row in rows], "--", color=REFERENCE, label="text trained on")
-        ax.plot(sizes, [row[2] for row in rows], "o-", color=HEALTHY, label="unseen text")
-        ax.axvline(at, color=BROKEN, lw=1.5, ls=":", label=f"knee: {at:,}")
-        ax.set(xscale="log", xlabel="vocabulary, tokens", ylabel="characters a token")
-        ax.set_xticks([256, 1024, 4096, 16384], ["256", "1,024", "4,096", "16,384"])
-        ax.minorticks_off()
-        ax.legend()
-
-    return draw
+    figure, ax = subplots()
+    sizes = [size for size, *_ in rows]
+    ax.plot(sizes, [row[1] for row in rows], "--", color=REFERENCE, label="text trained on")
+    ax.plot(sizes, [row[2] for row in rows], "o-", color=HEALTHY, label="unseen text")
+    ax.axvline(at, color=BROKEN, lw=1.5, ls=":", label=f"knee: {at:,}")
+    ax.set(xscale="log", xlabel="vocabulary, tokens", ylabel="characters a token")
+    ax.set_xticks([256, 1024, 4096, 16384], ["256", "1,024", "4,096", "16,384"])
+    ax.minorticks_off()
+    ax.legend()
+    return figure
 
 
 def curve(rows):
     return [(size, unseen) for size, _, unseen in rows]
 
 
-def merges():
+def merges(args):
     """A hundred merges of Tiny Shakespeare."""
     tokenizer, chunks = RegexTokenizer(), RegexTokenizer().split(load_corpus())
     found = list(learn_merges_quickly(chunks, 100))
@@ -133,11 +131,10 @@ def merges():
     print("they glue: " + ", ".join(f"{kind} {n}" for kind, n in kinds.items()))
     print(f"counts: {found[0][1]:,} for the first, {found[-1][1]:,} for the hundredth")
 
-    def draw(ax):
-        ax.plot(range(1, 101), [count for _, count in found], "o", ms=3, color=HEALTHY)
-        ax.set(xscale="log", yscale="log", xlabel="merge", ylabel="occurrences")
-
-    return draw
+    figure, ax = subplots()
+    ax.plot(range(1, 101), [count for _, count in found], "o", ms=3, color=HEALTHY)
+    ax.set(xscale="log", yscale="log", xlabel="merge", ylabel="occurrences")
+    return figure
 
 
 def visible(token: bytes) -> str:
@@ -153,7 +150,7 @@ def stamps(pairs) -> list[float]:
     return found
 
 
-def time_():
+def time_(args):
     """The plain form reads the text for each merge; the quick one, the places of the pair."""
     text = load_corpus()[:100_000]
     chunks = RegexTokenizer().split(text)
@@ -171,16 +168,15 @@ def time_():
             f" {1e3 * (at[39] - at[29]) / 10:13.3f} {last}"
         )
 
-    def draw(ax):
-        for name, (at, colour) in forms.items():
-            ax.plot(range(1, len(at) + 1), at, color=colour, label=name)
-        ax.set(xscale="log", yscale="log", xlabel="merges", ylabel="seconds since the start")
-        ax.legend()
+    figure, ax = subplots()
+    for name, (at, colour) in forms.items():
+        ax.plot(range(1, len(at) + 1), at, color=colour, label=name)
+    ax.set(xscale="log", yscale="log", xlabel="merges", ylabel="seconds since the start")
+    ax.legend()
+    return figure
 
-    return draw
 
-
-def growth():
+def growth(args):
     """Training a vocabulary of 1,024 on longer and longer beginnings of the text."""
     text, rows = load_corpus(), []
     print("characters     ours   times  without split   times")
@@ -194,16 +190,15 @@ def growth():
             f" {basic / rows[0][2]:6.2f}"
         )
 
-    def draw(ax):
-        sizes = [n for n, *_ in rows]
-        ax.loglog(sizes, [row[1] for row in rows], "o-", color=HEALTHY, label="RegexTokenizer")
-        ax.loglog(sizes, [row[2] for row in rows], "s--", color=HEALTHY, label="BasicTokenizer")
-        line = [rows[0][1] * n / sizes[0] for n in sizes]
-        ax.loglog(sizes, line, ":", color=REFERENCE, label="as fast as the text")
-        ax.set(xlabel="characters", ylabel="seconds")
-        ax.legend()
-
-    return draw
+    figure, ax = subplots()
+    sizes = [n for n, *_ in rows]
+    ax.loglog(sizes, [row[1] for row in rows], "o-", color=HEALTHY, label="RegexTokenizer")
+    ax.loglog(sizes, [row[2] for row in rows], "s--", color=HEALTHY, label="BasicTokenizer")
+    line = [rows[0][1] * n / sizes[0] for n in sizes]
+    ax.loglog(sizes, line, ":", color=REFERENCE, label="as fast as the text")
+    ax.set(xlabel="characters", ylabel="seconds")
+    ax.legend()
+    return figure
 
 
 WHITESPACE = {
@@ -217,7 +212,7 @@ WHITESPACE = {
 }
 
 
-def whitespace():
+def whitespace(args):
     """Half of Python's argparse.py is trained on, and the other half written in other ways."""
     import inspect
 
@@ -235,20 +230,19 @@ def whitespace():
         changes = [f"{n:8,} {n / rows[0][1][t] - 1:+7.1%}" for t, n in enumerate(counts)]
         print(f"{name:20} {len(text):9,}  {changes[0]}      {changes[1]}")
 
-    def draw(ax):
-        for t, (colour, name) in enumerate(((REFERENCE, "GPT-2's"), (HEALTHY, "GPT-4's"))):
-            heights = [counts[t] / 1e3 for _, counts in rows]
-            at = [i + 0.4 * t - 0.2 for i in range(len(rows))]
-            ax.barh(at, heights, 0.4, color=colour, label=name)
-        ax.set_yticks(range(len(rows)), [name for name, _ in rows], size=10)
-        ax.invert_yaxis()
-        ax.set(xlabel="thousand tokens")
-        ax.legend()
+    figure, ax = subplots()
+    for t, (colour, name) in enumerate(((REFERENCE, "GPT-2's"), (HEALTHY, "GPT-4's"))):
+        heights = [counts[t] / 1e3 for _, counts in rows]
+        at = [i + 0.4 * t - 0.2 for i in range(len(rows))]
+        ax.barh(at, heights, 0.4, color=colour, label=name)
+    ax.set_yticks(range(len(rows)), [name for name, _ in rows], size=10)
+    ax.invert_yaxis()
+    ax.set(xlabel="thousand tokens")
+    ax.legend()
+    return figure
 
-    return draw
 
-
-def speed():
+def speed(args):
     """Ratios of times measured in one go."""
     text, short = load_corpus(), load_corpus()[:100_000]
     print("training a vocabulary of 1,024 on 100,000 characters")
@@ -367,30 +361,9 @@ PARTS = {
 QUICK = ("knee", "merges", "time", "growth", "whitespace")
 
 
-def main(argv=None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    print_anything()
-    parser = Parser(
-        prog="python -m p03_bpe.measure",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"default: {' '.join(QUICK)}")
-    parser.add_argument("--all", action="store_true", help="every part")
-    flags = parser.parse_args(argv)
-    for name in flags.parts:
-        if name not in PARTS:
-            parser.error(f"there is no part {name}; there are {', '.join(PARTS)}")
-    for name in PARTS if flags.all else flags.parts or QUICK:
-        print(f"\n{name}\n", flush=True)
-        if draw := PARTS[name]():
-            path = Path("runs/p03_bpe/measure", f"{name}.png")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            drawing, ax = subplots()
-            draw(ax)
-            drawing.savefig(path)
-            print(f"figure: {path.as_posix()}", flush=True)
-    return 0
+    return measure("p03_bpe", __doc__, PARTS, QUICK, argv=argv)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ SABOTAGES = [types.SimpleNamespace(name=name) for name in {names}]
 PARTS = {parts}
 
 def main(name):
-    with open("log.txt", "a") as log:
+    with open("log.txt", "a", encoding="utf-8") as log:
         print(__package__, name, file=log)
     if name == "crash":
         raise ValueError("a <broken> build")
@@ -40,8 +40,9 @@ def main(name):
 if __name__ == "__main__":
     main(sys.argv[1])
 """
-PNG = base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNgYGD4DwABBAEAX+XDSwAAAABJRU5ErkJggg=="
+PNG = base64.b64decode(  # one pixel
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNg"
+    "YGD4DwABBAEAX+XDSwAAAABJRU5ErkJggg=="
 )
 
 
