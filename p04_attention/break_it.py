@@ -155,7 +155,8 @@ SABOTAGES = [
     ),
     Sabotage(
         name="no_mask",
-        old='    if mask is not None:\n        scores = torch.where(mask, scores, float("-inf"))\n',
+        old="    if mask is not None:\n"
+        '        scores = scores + torch.where(mask, 0.0, float("-inf"))\n',
         new="",
         predict="The next character stands in the input: the loss falls below anything honest. "
         "With the future hidden again the model is worse than counting pairs, and it writes junk.",
@@ -167,7 +168,7 @@ SABOTAGES = [
     Sabotage(
         name="no_softmax",
         old="    if mask is not None:\n"
-        '        scores = torch.where(mask, scores, float("-inf"))\n'
+        '        scores = scores + torch.where(mask, 0.0, float("-inf"))\n'
         "    return softmax(scores, dim=-1)",
         new="    return scores if mask is None else scores * mask",
         predict="Weights are negative and unbounded, no mixture any more: each layer multiplies "
@@ -189,7 +190,7 @@ SABOTAGES = [
     Sabotage(
         name="mask_after_softmax",
         old="    if mask is not None:\n"
-        '        scores = torch.where(mask, scores, float("-inf"))\n'
+        '        scores = scores + torch.where(mask, 0.0, float("-inf"))\n'
         "    return softmax(scores, dim=-1)",
         new="    weights = softmax(scores, dim=-1)\n"
         "    return weights if mask is None else weights * mask",
@@ -200,7 +201,7 @@ SABOTAGES = [
     ),
     Sabotage(
         name="mask_with_zero",
-        old='scores = torch.where(mask, scores, float("-inf"))',
+        old='scores = scores + torch.where(mask, 0.0, float("-inf"))',
         new="scores = scores * mask",
         predict="A score of 0 is a score like others: exp(0) is 1, the future gets its share. The "
         "loss falls below anything honest.",

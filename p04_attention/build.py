@@ -46,7 +46,7 @@ def attention_weights(
     hs = q.shape[-1]
     scores = (q / math.sqrt(hs)) @ k.transpose(-2, -1)  # (..., Tq, hs) @ (..., hs, Tk)
     if mask is not None:
-        scores = torch.where(mask, scores, float("-inf"))
+        scores = scores + torch.where(mask, 0.0, float("-inf"))
     return softmax(scores, dim=-1)  # (..., Tq, Tk)
 
 
