@@ -155,6 +155,7 @@ def test_gpt2s_tokenizer_works_offline_and_ours_recovers_it(monkeypatch):
     from p03_bpe import RegexTokenizer
 
     monkeypatch.delenv("TIKTOKEN_CACHE_DIR", raising=False)
+    corpus.gpt2_encoding()  # fetched, if nothing has been
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     encoding = corpus.gpt2_encoding()
     text = corpus.load_corpus()[:50_000] + "naïve 東京 😀 <|endoftext|>"
