@@ -212,7 +212,7 @@ SABOTAGES = [
     ),
     Sabotage(
         name="no_shift",
-        old="return self - self.detach().max(dim, keepdim=True).values if self.numel() else self",
+        old="return self - self.detach().amax(dim, keepdim=True) if self.numel() else self",
         new="return self",
         predict="exp of a score above 88 is infinite in float32. In training no score comes near; "
         "on images a hundred times as bright the loss is no longer a number.",

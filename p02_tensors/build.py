@@ -632,6 +632,10 @@ class Tensor:
         """The smallest element; (values, indices) along dim; elementwise if dim is a tensor."""
         return extreme(self, dim, keepdim, np.minimum, np.argmin)
 
+    def amax(self, dim=None, keepdim=False) -> Tensor:
+        """The largest elements over one axis or several; equal ones share the gradient."""
+        return largest(self, dim, keepdim, np.maximum)
+
     def argmax(self, dim=None, keepdim=False) -> Tensor:
         """Where the first largest element is: along dim, or counted through all elements."""
         if dim is not None:
@@ -655,7 +659,7 @@ class Tensor:
 
     def shifted(self, dim: int) -> Tensor:
         """x minus its largest element along dim: softmax stays the same, exp cannot overflow."""
-        return self - self.detach().max(dim, keepdim=True).values if self.numel() else self
+        return self - self.detach().amax(dim, keepdim=True) if self.numel() else self
 
     # 7. Matrices
 
@@ -724,11 +728,7 @@ def extreme(x: Tensor, dim, keepdim: bool, ufunc, arg):
         share = where(a == b, 0.5, (a == Tensor(out)).to(a.dtype))  # equal ones share the gradient
         return result(out, (a, lambda g: g * share), (b, lambda g: g * (1 - share)))
     if dim is None:
-        if x.numel() == 0:
-            raise RuntimeError(f"{ufunc.__name__} of no elements, shape {x.shape}; give a dim")
-        out = np.asarray(ufunc.reduce(x._array, None))
-        ties = (x.detach() == Tensor(out)).to(x.dtype)
-        return result(out, (x, lambda g: g * ties / ties.sum()))
+        return largest(x, None, False, ufunc)
     axis, keepdim = axis_of(dim, x.ndim), keepdim and x.ndim > 0
     x = x if x.ndim else x.unsqueeze(0)
     if x.shape[axis] == 0:
@@ -743,6 +743,21 @@ def extreme(x: Tensor, dim, keepdim: bool, ufunc, arg):
         return Tensor(full)
 
     return Extreme(result(out.reshape(shape), (x, pull)), Tensor(at.reshape(shape)))
+
+
+def largest(x: Tensor, dim, keepdim: bool, ufunc) -> Tensor:
+    """The largest elements (smallest, with np.minimum) over the axes of dim."""
+    axes = axes_of(dim, x.ndim)
+    if any(x.shape[i] == 0 for i in axes):
+        kind = RuntimeError if dim is None else IndexError
+        raise kind(f"{ufunc.__name__} of no elements, shape {x.shape}, over dim {dim}")
+    kept = np.asarray(ufunc.reduce(x._array, axes, keepdims=True))
+
+    def pull(g):
+        ties = (x.detach() == Tensor(kept)).to(g.dtype)
+        return g.reshape(kept.shape) * (ties / ties.sum(axes, keepdim=True))
+
+    return result(kept if keepdim else kept.squeeze(axes), (x, pull))
 
 
 # 8. Functions of several tensors

@@ -1366,6 +1366,24 @@ def test_min_indices_agree_with_torch(build, line):
         agree(build, line, shape)
 
 
+@pytest.mark.checks("Tensor.amax")
+@reductions("amax", [*DIMS, *KEPT, "(0, 2)", "(-1, 0), keepdim=True"])
+def test_amax_agrees_with_torch(build, line):
+    for shape in CUBES:
+        agree(build, line, shape, hint="The gradient goes to the largest element alone")
+
+
+@pytest.mark.checks("Tensor.amax")
+def test_amax_shares_one_gradient_among_equals(build):
+    for line in ("x.amax(0).sum()", "x.amax(0, keepdim=True).sum()", "x.amax() * 2"):
+        x = leaf(build, [[5.0, 5.0], [5.0, 5.0]])
+        eval(line, {"x": x}).backward()
+        assert array(x.grad).tolist() == [[0.5, 0.5], [0.5, 0.5]], (
+            f"the gradient of {line} where all elements are 5 is 0.5 for each, "
+            f"an equal share; got\n{shown(array(x.grad))}"
+        )
+
+
 @pytest.mark.checks("Tensor.max")
 @lines("x.max()", "x.min()", "x.max() * x.min()", "x.max(0).values.max()")
 def test_max_and_min_of_all_agree_with_torch(build, line):
@@ -1413,6 +1431,7 @@ def test_argmax_agrees_with_torch(build, line):
     "x.mean(2)",
     "x.sum(-3)",
     "x.max(2)",
+    "x.amax((0, 2))",
     "x.softmax(2)",
     "x.argmax(-3)",
     "x.sum((0, -2))",
@@ -1678,6 +1697,7 @@ ON_ONE = [
     "x.mean(0, keepdim=True)",
     "x.var(1)",
     "x.max(1).values",
+    "x.amax((0, 1))",
     "x.min(0).indices",
     "x.argmax(0)",
     "x.softmax(1)",

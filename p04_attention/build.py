@@ -21,7 +21,7 @@ def softmax(x: torch.Tensor, dim: int = -1) -> torch.Tensor:
     >>> softmax(torch.tensor([0.0, 0.0, 1000.0])).tolist()
     [0.0, 0.0, 1.0]
     """
-    exps = (x - x.detach().max(dim, keepdim=True).values).exp()
+    exps = (x - x.detach().amax(dim, keepdim=True)).exp()
     return exps * (1 / exps.sum(dim, keepdim=True))  # one division a row, and a cheaper backward
 
 
@@ -95,15 +95,13 @@ class CausalSelfAttention(nn.Module):
         v = self.split_heads(self.value(x))  # (B, nh, T, hs)
         mask = causal_mask(T).to(x.device)
         blocks = []
-        for start in range(0, T, 64):  # these queries need no key from `end` on: half the work
-            end = min(start + 64, T)
-            y = scaled_dot_product_attention(
-                q[:, :, start:end], k[:, :, :end], v[:, :, :end], mask[start:end, :end]
-            )
-            blocks.append(y)  # (B, nh, end - start, hs)
-        y = torch.cat(blocks, dim=2).transpose(1, 2)  # (B, T, nh, hs)
-        y = y.reshape(B, T, C)  # the heads side by side again
-        return self.proj(y)
+        for start in reversed(range(0, T, 64)):  # 64 queries at a time, the last ones first
+            end = start + 64  # no query before it needs a key after it: half the work
+            q, k, v = q[:, :, :end], k[:, :, :end], v[:, :, :end]
+            y = scaled_dot_product_attention(q[:, :, start:], k, v, mask[start:end, :end])
+            blocks.insert(0, y.transpose(1, 2))  # (B, up to 64, nh, hs)
+        y = torch.cat(blocks, dim=1)  # (B, T, nh, hs)
+        return self.proj(y.reshape(B, T, C))  # the heads side by side again
 
     def split_heads(self, x: torch.Tensor) -> torch.Tensor:
         """Give each head its own slice of the channels: (B, T, C) -> (B, nh, T, hs)."""
