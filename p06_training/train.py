@@ -29,14 +29,15 @@ from p05_gpt.build import GPT
 from p05_gpt.train import add_flags, glimpse, write
 
 from .build import MAY_DIFFER, CheckpointError, Trainer, save_checkpoint
+from .muon import Muon
 
 DEFAULT_OUT = "runs/p06_training"
 USES = ("p03_bpe", "p04_attention", "p05_gpt", "p06_training")  # what --mine can replace
-MUON_FACTOR = 6.0  # Muon's rate on the matrices is this times AdamW's on the rest
+MUON_FACTOR = 3.0  # Muon's rate on the matrices is this times AdamW's on the rest
 MUON_STEPS = 3  # of Newton-Schulz; five, its default, cost more and give the same losses here
 SKIPS_IN_A_ROW = 20  # so many useless steps, and the run ends
 PRESETS = {
-    "default": {"eval_every": 150},
+    "default": {"batch_size": 16, "steps": 2000, "eval_every": 100},
     "long": {
         "vocab_size": 1024,
         "n_layer": 6,
@@ -75,7 +76,7 @@ def parse_flags(argv: list[str] | None) -> tuple[Parser, argparse.Namespace, dic
     add(
         "--max-lr",
         type=positive,
-        default=4e-3,
+        default=8e-3,
         metavar="RATE",
         help=f"AdamW's rate after the warmup, Muon's is {MUON_FACTOR:g} times it; "
         "default: %(default)s",
@@ -90,7 +91,7 @@ def parse_flags(argv: list[str] | None) -> tuple[Parser, argparse.Namespace, dic
         "--warmup-steps",
         type=at_least(0),
         metavar="N",
-        help="default: a hundredth of --steps",
+        help="default: a two-hundredth of --steps",
     )
     add(
         "--clip",
@@ -133,7 +134,7 @@ def parse_flags(argv: list[str] | None) -> tuple[Parser, argparse.Namespace, dic
     if args.min_lr is None:
         args.min_lr = args.max_lr / 100
     if args.warmup_steps is None:
-        args.warmup_steps = math.ceil(args.steps / 100)
+        args.warmup_steps = math.ceil(args.steps / 200)
     not_given = object()
     parser.set_defaults(**dict.fromkeys(vars(args), not_given))
     given = vars(parser.parse_args(argv)).items()
@@ -291,10 +292,11 @@ def build_optimizers(model: GPT, config) -> list[torch.optim.Optimizer]:
     if matrices:
         group = {"params": matrices, "lr_factor": MUON_FACTOR}
         optimizers.append(
-            torch.optim.Muon(
+            Muon(
                 [group],
                 lr=config.max_lr,
                 weight_decay=config.weight_decay,
+                momentum=0.9,
                 ns_steps=MUON_STEPS,
             )
         )

@@ -1,0 +1,69 @@
+"""Muon in float32, all matrices of one shape at once.
+
+Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024).
+Shapes: n matrices of R rows and C columns.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import torch
+
+
+class Muon(torch.optim.Muon):
+    """torch.optim.Muon with its settings, its state and, up to rounding, its steps.
+
+    PyTorch's own computes in bfloat16, matrix by matrix. On a CPU without instructions for
+    bfloat16, so on most laptops, that is most of a training step. `adjust_lr_fn` stays at its
+    default here: the rate of a tall matrix is multiplied by sqrt(R / C).
+    """
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Move each matrix that has a gradient; the update has singular values near one."""
+        for group in self.param_groups:
+            shapes = defaultdict(list)
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    shapes[parameter.shape].append(parameter)
+            for (R, C), alike in shapes.items():
+                grads = torch.stack([parameter.grad for parameter in alike])  # (n, R, C)
+                means = torch.stack([self.mean_of(parameter) for parameter in alike])
+                means.lerp_(grads, 1 - group["momentum"])
+                for parameter, mean in zip(alike, means, strict=True):
+                    self.mean_of(parameter).copy_(mean)
+                update = grads.lerp_(means, group["momentum"]) if group["nesterov"] else means
+                update = orthogonal(
+                    update, group["ns_coefficients"], group["ns_steps"], group["eps"]
+                )
+                rate = group["lr"] * max(1.0, R / C) ** 0.5
+                for parameter, change in zip(alike, update, strict=True):
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                    parameter.add_(change, alpha=-rate)
+
+    def mean_of(self, parameter: torch.Tensor) -> torch.Tensor:
+        """The moving average of the gradients, zero at first: (R, C)."""
+        state = self.state[parameter]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        return state["momentum_buffer"]
+
+
+def orthogonal(
+    x: torch.Tensor, coefficients: tuple[float, float, float], steps: int, eps: float
+) -> torch.Tensor:
+    """Bring the singular values of n matrices (n, R, C) near one, their singular vectors kept.
+
+    Newton-Schulz: a step puts a s + b s^3 + c s^5 in the place of each singular value s. Wide
+    matrices are cheaper, so tall ones are transposed. `eps` keeps a matrix of zeros from 0 / 0.
+    """
+    a, b, c = coefficients
+    if x.shape[1] > x.shape[2]:
+        return orthogonal(x.mT, coefficients, steps, eps).mT
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=eps)  # no singular value is above one
+    for _ in range(steps):
+        squares = x @ x.mT  # (n, R, R)
+        odd = torch.baddbmm(squares, squares, squares, beta=b, alpha=c)  # b xx' + c (xx')^2
+        x = torch.baddbmm(x, odd, x, beta=a)
+    return x
