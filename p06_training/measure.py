@@ -108,13 +108,17 @@ def overhead(args):
         parameters = list(trainer.model.parameters())
         clip = seconds(lambda: clip_grad_norm(parameters, 1.0), 20)
         warn = seconds(lambda: diagnose(trainer.metrics), 3) / 20
+        muon = trainer.optimizers[1]
+        theirs = torch.optim.Muon(muon.param_groups[0]["params"], ns_steps=train.MUON_STEPS)
+        one, other = seconds(muon.step, 20), seconds(theirs.step, 20)
     both = [b / a - 1 for a, b in zip(bare, looped, strict=True)]
     print(
         f"bare step      {1e3 * median(bare):7.2f} ms\n"
         f"in the loop    {1e3 * median(looped):7.2f} ms   {median(both):+.1%} "
         f"({min(both):+.1%} to {max(both):+.1%} in {len(both)} rounds of 20 steps)\n"
         f"of which: clipping {1e3 * clip:.2f} ms, warnings {1e3 * warn:.2f} ms a step (the doctor "
-        f"reads {len(trainer.metrics):,} rows every 20 steps)"
+        f"reads {len(trainer.metrics):,} rows every 20 steps)\n"
+        f"in both: Muon {1e3 * one:.1f} ms, where torch.optim.Muon takes {1e3 * other:.1f} ms"
     )
 
 

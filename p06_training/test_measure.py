@@ -67,6 +67,7 @@ def test_overhead_and_checkpoint_print_their_shares(small, capsys):
     said = capsys.readouterr().out
     assert re.search(r"in the loop +\d+\.\d\d ms +[+-]\d+\.\d%", said), said
     assert re.search(r"\d+\.\d\d% of the run's time", said), said
+    assert re.search(r"Muon \d+\.\d ms, where torch.optim.Muon takes \d", said), said
     assert "every 250 steps" in said and "at most every 100" in said, "the defaults"
 
 

@@ -502,7 +502,7 @@ def test_a_loss_that_is_not_a_number_is_said(text_file, tmp_path, capsys):
 
 
 def test_two_processes_give_the_losses_of_one_and_go_on_with_one(text_file, tmp_path):
-    more = ["--optimizer", "adamw", "--batch-size", 5, "--accumulate", 2, "--steps", 20]
+    more = ["--batch-size", 5, "--accumulate", 2, "--steps", 20]
     assert train.main(flags(text_file, tmp_path / "one", *more)) == 0
     two = tmp_path / "two"
     process = begin(*flags(text_file, two, *more), processes=2)

@@ -113,7 +113,7 @@ def parse_flags(argv: list[str] | None) -> tuple[Parser, argparse.Namespace, dic
         type=fraction,
         default=0.0,
         metavar="P",
-        help="of what attention and MLP add to the stream; default: %(default)s",
+        help="of the token embeddings and of what attention and MLP add; default: %(default)s",
     )
     add(
         "--checkpoint-every",
@@ -269,11 +269,11 @@ def build_model(config: SimpleNamespace) -> GPT:
     torch.manual_seed(config.seed)
     model = GPT(config.vocab, config.n_embd, config.n_head, config.n_layer, config.block_size)
     if config.dropout:
-        for block in model.blocks:
-            for part in (block.attn, block.mlp):
-                part.register_forward_hook(
-                    lambda part, _, out: nn.functional.dropout(out, config.dropout, part.training)
-                )
+        parts = [part for block in model.blocks for part in (block.attn, block.mlp)]
+        for part in (model.tok_emb, *parts):
+            part.register_forward_hook(
+                lambda part, _, out: nn.functional.dropout(out, config.dropout, part.training)
+            )
     return model.to(config.device)
 
 
