@@ -43,12 +43,12 @@ PRESETS = {
         "n_layer": 6,
         "n_head": 6,
         "n_embd": 192,
-        "block_size": 128,
-        "batch_size": 16,
-        "steps": 3000,
-        "max_lr": 3e-3,
-        "dropout": 0.3,
-        "eval_every": 250,
+        "block_size": 96,
+        "batch_size": 20,
+        "steps": 6000,
+        "max_lr": 6e-3,
+        "dropout": 0.4,
+        "eval_every": 300,
     },
 }
 
