@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -264,6 +265,29 @@ def test_dropout_goes_on_exactly_too(text_file, tmp_path, monkeypatch):
             train.main(flags(text_file, tmp_path / "b", *more))
     assert train.main(["--resume", "--out", str(tmp_path / "b")]) == 0
     assert_the_same_run(tmp_path / "b", tmp_path / "a")
+
+
+def test_dropout_is_in_the_embeddings_and_in_what_each_part_adds():
+    def outputs(dropout):
+        """The shares of zeros that the parts put out, first in training and then out of it."""
+        config = SimpleNamespace(
+            seed=1, vocab=30, n_embd=16, n_head=2, n_layer=2, block_size=8, dropout=dropout,
+            device="cpu",
+        )  # fmt: skip
+        model, shares = train.build_model(config), []
+        parts = [model.tok_emb, *(p for block in model.blocks for p in (block.attn, block.mlp))]
+        for part in parts:
+            part.register_forward_hook(
+                lambda part, _, out: shares.append((out == 0).float().mean().item())
+            )
+        idx = torch.randint(30, (64, 8), generator=torch.Generator().manual_seed(0))
+        model(idx)
+        model.eval()(idx)
+        return shares[: len(parts)], shares[len(parts) :]
+
+    training, after = outputs(0.25)
+    assert training == pytest.approx([0.25] * 5, abs=0.03) and after == [0] * 5
+    assert outputs(0.0) == ([0] * 5, [0] * 5)
 
 
 @POSIX
