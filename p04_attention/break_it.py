@@ -212,8 +212,8 @@ SABOTAGES = [
     ),
     Sabotage(
         name="scaled_by_n_embd",
-        old="attention(q[:, :, start:], k, v,",
-        new="attention(q[:, :, start:] / math.sqrt(self.n_head), k, v,",
+        old="k, v, mask[start:end",
+        new="k / math.sqrt(self.n_head), v, mask[start:end",
         predict="Divided by the root of all channels, not of a head's: with two heads the scores "
         "are smaller by 1.4, the weights flatter. Little or no harm.",
         symptom=lambda healthy, broken: (
