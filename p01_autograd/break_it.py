@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from p01_autograd import build as shipped_build
 from p01_autograd import nn as shipped_nn
 from p01_autograd.demo import accuracy, train, two_moons
-from p01_autograd.figures import BROKEN, HEALTHY, subplots
-from p01_autograd.sabotage import Sabotage, main, sabotaged
+from p01_autograd.lab.figures import BROKEN, HEALTHY, subplots
+from p01_autograd.lab.sabotage import Sabotage, main, sabotaged
 
 STEPS, LR = 100, 1.0
 

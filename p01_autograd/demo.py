@@ -11,8 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-from p01_autograd.cli import Parser, at_least, positive, print_anything
-from p01_autograd.figures import BROKEN, HEALTHY, subplots
+from p01_autograd.lab.cli import Parser, at_least, positive, print_anything
+from p01_autograd.lab.figures import BROKEN, HEALTHY, subplots
 from p01_autograd.nn import MLP
 
 

@@ -19,8 +19,8 @@ import tracemalloc
 
 from p01_autograd import nn
 from p01_autograd.build import Value, topological_order
-from p01_autograd.cli import at_least, measure
-from p01_autograd.figures import HEALTHY, REFERENCE, subplots
+from p01_autograd.lab.cli import at_least, measure
+from p01_autograd.lab.figures import HEALTHY, REFERENCE, subplots
 
 WIDTHS = [4, 8, 16, 32, 64]
 INPUTS, POINTS = 2, 10

@@ -10,9 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from p01_autograd import Value, break_it, sabotage
+from p01_autograd import Value, break_it
 from p01_autograd.break_it import SABOTAGES
-from p01_autograd.sabotage import Comparison, Sabotage, cell, change, compare, diff, sabotaged
+from p01_autograd.lab import sabotage
+from p01_autograd.lab.sabotage import Comparison, Sabotage, cell, change, compare, diff, sabotaged
 
 BY_NAME = {sabotage.name: sabotage for sabotage in SABOTAGES}
 

@@ -15,8 +15,8 @@ from math import isfinite
 
 import numpy as np
 
-from p01_autograd.figures import BROKEN, HEALTHY, subplots
-from p01_autograd.sabotage import Sabotage, main, sabotaged
+from p01_autograd.lab.figures import BROKEN, HEALTHY, subplots
+from p01_autograd.lab.sabotage import Sabotage, main, sabotaged
 from p02_tensors import build as shipped_build
 from p02_tensors import optim as shipped_optim
 from p02_tensors.digits import digits

@@ -21,7 +21,7 @@ from statistics import median
 import numpy as np
 
 from p01_autograd.build import Value, topological_order
-from p01_autograd.cli import at_least, measure
+from p01_autograd.lab.cli import at_least, measure
 from p02_tensors.build import tensor
 
 SIZES = (4, 8, 16, 32, 64)
@@ -91,7 +91,7 @@ def matmul(args):
         f"multiply and sum {stretched[1] / one[1]:,.0f} and {stretched[2] / one[2]:,.0f} times"
     )
 
-    from p01_autograd.figures import BROKEN, HEALTHY, REFERENCE, subplots
+    from p01_autograd.lab.figures import BROKEN, HEALTHY, REFERENCE, subplots
 
     figure, axes = subplots(1, 2, width=9.6)
     for ax, which, unit, label in (

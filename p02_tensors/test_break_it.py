@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from p01_autograd.sabotage import compare
+from p01_autograd.lab.sabotage import compare
 from p02_tensors import break_it
 from p02_tensors.break_it import SABOTAGES
 from p02_tensors.digits import digits

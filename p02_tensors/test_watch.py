@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from p01_autograd.sabotage import Sabotage, sabotaged
+from p01_autograd.lab.sabotage import Sabotage, sabotaged
 from p02_tensors import build
 from p02_tensors.watch import Broadcast, watched
 

@@ -1,5 +1,7 @@
 """Project 3: byte-level byte-pair encoding."""
 
+import p01_autograd.lab.threads  # noqa: F401  isort: skip
+
 from .build import (
     GPT2_PATTERN,
     GPT4_PATTERN,

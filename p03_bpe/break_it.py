@@ -21,8 +21,8 @@ from pathlib import Path
 
 import regex
 
-from p01_autograd.figures import BROKEN, HEALTHY, subplots
-from p01_autograd.sabotage import Sabotage, main
+from p01_autograd.lab.figures import BROKEN, HEALTHY, subplots
+from p01_autograd.lab.sabotage import Sabotage, main
 
 from .corpus import load_corpus
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from p01_autograd.cli import Parser, UsageError, at_least, print_anything
+from p01_autograd.lab.cli import Parser, UsageError, at_least, print_anything
 
 from .build import GPT2_PATTERN, GPT4_PATTERN, Pair, RegexTokenizer, learn_merges_quickly, printable
 from .corpus import DataError, gpt2_encoding, load_corpus

@@ -19,8 +19,8 @@ import sys
 import time
 from itertools import chain
 
-from p01_autograd.cli import measure
-from p01_autograd.figures import BROKEN, HEALTHY, REFERENCE, subplots
+from p01_autograd.lab.cli import measure
+from p01_autograd.lab.figures import BROKEN, HEALTHY, REFERENCE, subplots
 
 from .build import (
     GPT2_PATTERN,

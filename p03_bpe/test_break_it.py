@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from p01_autograd.sabotage import compare
+from p01_autograd.lab.sabotage import compare
 from p03_bpe import break_it, build
 from p03_bpe.break_it import SABOTAGES
 

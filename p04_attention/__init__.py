@@ -1,5 +1,7 @@
 """Project 4: scaled dot-product and multi-head causal attention."""
 
+import p01_autograd.lab.threads  # noqa: F401  isort: skip
+
 import torch
 
 from .build import (

@@ -14,7 +14,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from p01_autograd.sabotage import Sabotage, main
+from p01_autograd.lab.sabotage import Sabotage, main
 
 from . import build as shipped
 from . import lm
@@ -113,7 +113,7 @@ def through_depth(layer, seed: int, normed: bool) -> list[float]:
 
 def figure(healthy: list[Numbers], broken: list[Numbers]):
     """Training loss against steps; size of the untrained stream against depth."""
-    from p01_autograd.figures import BROKEN, HEALTHY, REFERENCE, subplots
+    from p01_autograd.lab.figures import BROKEN, HEALTHY, REFERENCE, subplots
 
     drawing, (left, right) = subplots(1, 2, width=9.6)
     left.axhline(healthy[0].bigram, color=REFERENCE, ls="--", lw=1)

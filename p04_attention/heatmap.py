@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from p01_autograd.cli import Parser, UsageError, at_least, print_anything
+from p01_autograd.lab.cli import Parser, UsageError, at_least, print_anything
 
 from . import build, lm
 
@@ -64,7 +64,7 @@ def shares(weights: torch.Tensor, idx: torch.Tensor) -> dict[str, torch.Tensor]:
 
 def draw(before: torch.Tensor, after: torch.Tensor, text: str):
     """A map for each head, weights (layers, nh, T, T): a row is a query, a column a key."""
-    from p01_autograd.figures import subplots
+    from p01_autograd.lab.figures import subplots
 
     layers, heads, T, _ = before.shape
     drawing, axes = subplots(2 * layers, heads, width=2.9 * heads, height=5.8 * layers)

@@ -21,8 +21,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from p01_autograd.cli import at_least, measure
-from p01_autograd.sabotage import sabotaged
+from p01_autograd.lab.cli import at_least, measure
+from p01_autograd.lab.sabotage import sabotaged
 
 from . import build, lm
 from .break_it import SABOTAGES
@@ -76,7 +76,7 @@ def projected(n: int, hs: int, generator) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def scores(args):
-    from p01_autograd.figures import BROKEN, HEALTHY, REFERENCE, subplots
+    from p01_autograd.lab.figures import BROKEN, HEALTHY, REFERENCE, subplots
 
     generator = torch.Generator().manual_seed(args.seed)
     raw = []
@@ -112,7 +112,7 @@ def saturated(module, hs: int, generator) -> dict[str, float]:
 
 
 def saturation(args):
-    from p01_autograd.figures import BROKEN, HEALTHY, subplots
+    from p01_autograd.lab.figures import BROKEN, HEALTHY, subplots
 
     sides = {"scaled": build, "not scaled": unscaled()}
     rows = {}
@@ -179,7 +179,7 @@ def both(C: int, nh: int, seed: int) -> dict[str, nn.Module]:
 
 
 def cost(args):
-    from p01_autograd.figures import HEALTHY, REFERENCE, subplots
+    from p01_autograd.lab.figures import HEALTHY, REFERENCE, subplots
 
     C, nh, rows = 128, 4, {"ours": [], "fused": []}
     modules = both(C, nh, args.seed)
@@ -321,7 +321,7 @@ def print_plateau(curves: dict):
 
 
 def draw_plateau(curves: dict, everything: dict):
-    from p01_autograd.figures import BROKEN, HEALTHY, REFERENCE, subplots
+    from p01_autograd.lab.figures import BROKEN, HEALTHY, REFERENCE, subplots
 
     drawing, (left, right) = subplots(1, 2, width=9.6)
     hs = SIZES[-1]

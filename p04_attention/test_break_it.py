@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from p01_autograd.sabotage import compare, sabotaged
+from p01_autograd.lab.sabotage import compare, sabotaged
 from p04_attention import break_it, build, lm
 from p04_attention.break_it import SABOTAGES
 

@@ -1,5 +1,7 @@
 """Project 5: a GPT in twenty lines."""
 
+import p01_autograd.lab.threads  # noqa: F401  isort: skip
+
 from .build import (
     GPT,
     Block,

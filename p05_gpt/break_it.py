@@ -16,7 +16,7 @@ from itertools import pairwise
 
 import torch
 
-from p01_autograd.sabotage import Sabotage, main
+from p01_autograd.lab.sabotage import Sabotage, main
 
 from . import run
 from .train import learning_rate
@@ -139,7 +139,7 @@ def refusal(model) -> str:
 
 def figure(healthy: list[Numbers], broken: list[Numbers]):
     """Training curves at both learning rates, above the losses of guessing and counting pairs."""
-    from p01_autograd.figures import BROKEN, HEALTHY, REFERENCE, subplots
+    from p01_autograd.lab.figures import BROKEN, HEALTHY, REFERENCE, subplots
 
     fig, axes = subplots(1, 2, width=9.0)
     guessing = math.log(len(corpus()[0].vocab))

@@ -27,8 +27,8 @@ import torch
 from tqdm import tqdm
 
 import p02_tensors
-from p01_autograd.cli import Parser, UsageError, at_least, print_anything
-from p01_autograd.sabotage import Sabotage, sabotaged
+from p01_autograd.lab.cli import Parser, UsageError, at_least, print_anything
+from p01_autograd.lab.sabotage import Sabotage, sabotaged
 
 from . import build, run
 from .train import learning_rate, parse_flags

@@ -29,8 +29,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from p01_autograd.cli import at_least, measure
-from p01_autograd.sabotage import Sabotage, sabotaged
+from p01_autograd.lab.cli import at_least, measure
+from p01_autograd.lab.sabotage import Sabotage, sabotaged
 from p04_attention.build import CausalSelfAttention, causal_mask
 from p04_attention.measure import FusedAttention
 
@@ -264,7 +264,7 @@ def cache(args):
                 f"{plain[-1] / cached[-1]:6.1f} {size / 1e3:6.0f} kB"
             )
 
-    from p01_autograd.figures import HEALTHY, REFERENCE, subplots
+    from p01_autograd.lab.figures import HEALTHY, REFERENCE, subplots
 
     figure, ax = subplots()
     ax.plot(LENGTHS, [1e3 * t for t in plain], color=REFERENCE, marker="o", label="plain")
@@ -326,7 +326,7 @@ def sampling(args):
         "stood in the text before; known words: between two spaces, found in the corpus"
     )
 
-    from p01_autograd.figures import BROKEN, HEALTHY, subplots
+    from p01_autograd.lab.figures import BROKEN, HEALTHY, subplots
 
     figure, ax = subplots()
     ax.plot(TEMPERATURES, [e for e, _ in rows], color=HEALTHY, marker="o", label="entropy")
@@ -396,7 +396,7 @@ def grid(args):
         f"{len(train_ids):,} characters"
     )
 
-    from p01_autograd.figures import HEALTHY, REFERENCE, subplots
+    from p01_autograd.lab.figures import HEALTHY, REFERENCE, subplots
 
     figure, ax = subplots()
     for (name, points), mark in zip(found.items(), "os^", strict=True):

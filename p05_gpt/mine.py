@@ -18,7 +18,7 @@ import types
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 
-from p01_autograd.cli import UsageError
+from p01_autograd.lab.cli import UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = re.compile(r"p\d\d_\w+")
@@ -93,7 +93,7 @@ def imported_on(files: dict[str, Path]):
     """Within, the projects are imported anew, on these files; afterwards all is as it was."""
     before = {name: module for name, module in sys.modules.items() if PROJECT.match(name)}
     for name in before:
-        if name != "p01_autograd.cli":  # its UsageError is caught outside
+        if name != "p01_autograd.lab.cli":  # its UsageError is caught outside
             del sys.modules[name]
     finder = Finder(files)
     sys.meta_path.insert(0, finder)

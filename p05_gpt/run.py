@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from p01_autograd.cli import UsageError
+from p01_autograd.lab.cli import UsageError
 from p03_bpe import CharTokenizer, RegexTokenizer
 from p03_bpe.corpus import DataError, load_corpus
 
@@ -281,7 +281,7 @@ def bigram_loss(train_ids: torch.Tensor, val_ids: torch.Tensor, vocab: int) -> f
 
 def draw_losses(metrics: list[dict], vocab: int, bigram: float, path: Path) -> None:
     """Both curves over the steps, between the loss of guessing and the loss of counting pairs."""
-    from p01_autograd.figures import HEALTHY, REFERENCE, subplots
+    from p01_autograd.lab.figures import HEALTHY, REFERENCE, subplots
 
     fig, ax = subplots()
     steps = [row["step"] for row in metrics]

@@ -7,7 +7,7 @@ import math
 import sys
 from pathlib import Path
 
-from p01_autograd.cli import Parser, UsageError, at_least, print_anything
+from p01_autograd.lab.cli import Parser, UsageError, at_least, print_anything
 
 from . import mine, run
 from .kv_cache import CachedGPT

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from p01_autograd.sabotage import compare, main, sabotaged
+from p01_autograd.lab.sabotage import compare, main, sabotaged
 from p05_gpt import break_it, build
 from p05_gpt.break_it import NOTHING, SABOTAGES, SMOOTH, alarm, experiment, figure
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import p02_tensors
-from p01_autograd.cli import UsageError
+from p01_autograd.lab.cli import UsageError
 from p05_gpt import build, engine, on_our_tensors, train
 
 SMALL = ("--n-embd", "32", "--n-head", "4", "--n-layer", "2", "--block-size", "16")

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from p01_autograd.cli import Parser, UsageError, at_least, positive, print_anything
+from p01_autograd.lab.cli import Parser, UsageError, at_least, positive, print_anything
 
 from . import mine, run
 from .build import GPT, evaluate, generate, get_batch, loss

@@ -1,5 +1,7 @@
 """Project 6: the training loop that survives contact."""
 
+import p01_autograd.lab.threads  # noqa: F401  isort: skip
+
 from .build import (
     CheckpointError,
     Trainer,

@@ -18,7 +18,7 @@ from types import SimpleNamespace
 
 import torch
 
-from p01_autograd.sabotage import Sabotage, main
+from p01_autograd.lab.sabotage import Sabotage, main
 from p05_gpt import run
 from p05_gpt.build import GPT, evaluate
 
@@ -141,7 +141,7 @@ def rise(losses: list[float], step: int) -> float:
 
 def figure(healthy: list[Numbers], broken: list[Numbers]):
     """Loss, gradient norm, update-to-weight ratio and learning rate over the steps."""
-    from p01_autograd.figures import BROKEN, HEALTHY, REFERENCE, subplots
+    from p01_autograd.lab.figures import BROKEN, HEALTHY, REFERENCE, subplots
 
     fig, axes = subplots(2, 2, width=9.0, height=6.0)
     panels = (

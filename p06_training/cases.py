@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import torch
 from tqdm import tqdm
 
-from p01_autograd.cli import Parser, at_least
+from p01_autograd.lab.cli import Parser, at_least
 from p03_bpe import CharTokenizer, RegexTokenizer
 from p03_bpe.corpus import load_corpus
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from p01_autograd.cli import Parser, UsageError, print_anything
+from p01_autograd.lab.cli import Parser, UsageError, print_anything
 
 FEWEST = 20  # rows before a curve says anything
 SPIKE = 6.5, 0.08  # a loss above those before it, in noises and in first losses; healthy up to 4.4
@@ -459,7 +459,7 @@ def read_metrics(folder: Path) -> list[dict]:
 
 def draw(metrics: list[dict], findings: list[Finding], path: Path) -> None:
     """The loss, the gradient norm and the rate of a run, and where each finding began."""
-    from p01_autograd.figures import BROKEN, HEALTHY, REFERENCE, subplots
+    from p01_autograd.lab.figures import BROKEN, HEALTHY, REFERENCE, subplots
 
     figure, (loss, grad_norm, lr) = subplots(3, 1, height=6.4)
     for ax, name in ((loss, "train_loss"), (grad_norm, "grad_norm"), (lr, "lr")):

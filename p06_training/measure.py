@@ -27,7 +27,7 @@ from types import SimpleNamespace
 import torch
 from torch import distributed, multiprocessing
 
-from p01_autograd.cli import UsageError, at_least, measure
+from p01_autograd.lab.cli import UsageError, at_least, measure
 from p05_gpt import run
 from p05_gpt.build import get_batch, loss
 from p05_gpt.measure import RECIPE_LOSS, RECIPE_STEPS, recipe_seconds, seconds
@@ -290,7 +290,7 @@ def plan(args):
 
 
 def draw_plan(curves: dict):
-    from p01_autograd.figures import BROKEN, HEALTHY, subplots
+    from p01_autograd.lab.figures import BROKEN, HEALTHY, subplots
 
     figure, axes = subplots(1, len(curves), width=11.0)
     for ax, (name, points) in zip(axes, curves.items(), strict=True):
@@ -337,7 +337,7 @@ def recipe(args):
 
 
 def draw_recipe(runs):
-    from p01_autograd.figures import HEALTHY, REFERENCE, subplots
+    from p01_autograd.lab.figures import HEALTHY, REFERENCE, subplots
 
     figure, ax = subplots()
     for i, (theirs, rows) in enumerate(runs):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from p01_autograd.sabotage import sabotaged
+from p01_autograd.lab.sabotage import sabotaged
 from p06_training import break_it, build
 from p06_training.break_it import SABOTAGES, experiment
 

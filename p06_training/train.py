@@ -23,7 +23,7 @@ import torch
 from torch import distributed, nn
 from tqdm import tqdm
 
-from p01_autograd.cli import Parser, UsageError, at_least, positive, print_anything
+from p01_autograd.lab.cli import Parser, UsageError, at_least, positive, print_anything
 from p05_gpt import mine, run
 from p05_gpt.build import GPT
 from p05_gpt.train import add_flags, glimpse, write

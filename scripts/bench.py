@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from p01_autograd.cli import Parser, at_least, print_anything
+from p01_autograd.lab.cli import Parser, at_least, print_anything
 
 Pairs = Iterator[tuple[float, float]]  # seconds: ours, the other one
 

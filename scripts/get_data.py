@@ -2,7 +2,7 @@
 
 import sys
 
-from p01_autograd.cli import Parser
+from p01_autograd.lab.cli import Parser
 from p03_bpe.corpus import DataError, fetch, known_assets
 
 

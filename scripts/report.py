@@ -35,7 +35,7 @@ from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 
-from p01_autograd.cli import Parser, print_anything
+from p01_autograd.lab.cli import Parser, print_anything
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECTS = sorted(path.parent.name for path in ROOT.glob("p[0-9][0-9]_*/__init__.py"))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from p01_autograd.break_it import SABOTAGES
-from p01_autograd.sabotage import edited
+from p01_autograd.lab.sabotage import edited
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECTS = sorted(path.parent.name for path in ROOT.glob("p[0-9][0-9]_*/build.py"))

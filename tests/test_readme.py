@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from p01_autograd.cli import Parser
+from p01_autograd.lab.cli import Parser
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [path for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md") if path.exists()]

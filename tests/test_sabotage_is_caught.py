@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from p01_autograd.sabotage import edited, sabotaged
+from p01_autograd.lab.sabotage import edited, sabotaged
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECTS = sorted(path.parent.name for path in ROOT.glob("p[0-9][0-9]_*/break_it.py"))
@@ -48,7 +48,7 @@ class OnEveryModule:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_finish(self, session):
-        from conftest import CHECKER  # that of the inner pytest
+        from p01_autograd.lab.checker import CHECKER
 
         session.config.stash[CHECKER].items = []  # nothing to sum up, and no hint to look for
 

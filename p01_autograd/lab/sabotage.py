@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from p01_autograd.cli import Parser, UsageError, at_least, print_anything
+from p01_autograd.lab.cli import Parser, UsageError, at_least, print_anything
 
 
 @dataclass(frozen=True)

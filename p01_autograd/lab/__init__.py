@@ -1,0 +1,1 @@
+"""What the experiments of all six projects share; nothing here is part of a chapter."""
