@@ -1,0 +1,1 @@
+"""Correct listings of p01_autograd in other styles, and their mutants."""

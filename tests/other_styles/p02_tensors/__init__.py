@@ -1,0 +1,1 @@
+"""Correct listings of p02_tensors in other styles, and their mutants."""

@@ -1,0 +1,1 @@
+"""Correct listings of p04_attention in other styles, and their mutants."""

@@ -1,0 +1,1 @@
+"""Correct listings of p05_gpt in other styles, and their mutants."""
