@@ -32,8 +32,8 @@ class Numbers:
 SABOTAGES = [
     Sabotage(
         name="assigned",
-        old="parent._flow += local * upstream",
-        new="parent._flow = local * upstream",
+        old="upstream[parent] += local",
+        new="upstream[parent] = local",
         predict="Where paths meet, only one of them counts. Every weight is used by every point, "
         "so each step follows a single point, and most of the loss stays.",
         symptom=lambda healthy, broken: broken.lowest_loss > 0.5 * broken.first_loss,
@@ -71,14 +71,14 @@ SABOTAGES = [
         old="(other.data, self.data))",
         new="(self.data, other.data))",
         predict="Each factor gets its own value as the derivative: a weight moves by a multiple "
-        "of itself, whatever the data say, and grows until the loss is no number.",
+        "of itself, whatever the data say, and grows until the loss is NaN.",
         symptom=lambda healthy, broken: not math.isfinite(broken.last_loss),
         caught_by="test_multiplication_has_the_other_factor_as_its_derivative",
     ),
     Sabotage(
         name="relu_gate_flipped",
-        old="1.0 if self.data > 0 else 0.0",
-        new="0.0 if self.data > 0 else 1.0",
+        old="float(self.data > 0)",
+        new="float(self.data <= 0)",
         predict="The gate lets gradients through where the neuron is off and stops them where it "
         "is on. The hinge of the loss is a relu too, so a point that is wrong teaches nothing.",
         symptom=lambda healthy, broken: not broken.last_loss < 0.5 * broken.first_loss,
@@ -86,8 +86,8 @@ SABOTAGES = [
     ),
     Sabotage(
         name="seed_of_zero",
-        old="self._flow = 1.0",
-        new="self._flow = 0.0",
+        old="upstream[self] = 1.0",
+        new="upstream[self] = 0.0",
         predict="Zero times anything is zero: no parameter moves, and the loss is a flat line.",
         symptom=lambda healthy, broken: broken.last_loss == broken.first_loss,
         caught_by="test_backward_starts_from_one",

