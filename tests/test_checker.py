@@ -10,11 +10,16 @@ from pathlib import Path
 import pytest
 
 from p01_autograd.break_it import SABOTAGES
+from p01_autograd.lab import steps
 from p01_autograd.lab.sabotage import edited
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECTS = sorted(path.parent.name for path in ROOT.glob("p[0-9][0-9]_*/build.py"))
 ENGINE = (ROOT / "p01_autograd/build.py").read_text(encoding="utf-8")
+
+
+def listing(project):
+    return (ROOT / project / "build.py").read_text(encoding="utf-8")
 
 
 def load_blank():
@@ -56,13 +61,36 @@ def engine(*edits):
 # All projects
 
 
-@pytest.mark.parametrize("project", PROJECTS)
-def test_our_own_build_passes_everything(project, check):
-    status, out, err = check(project, str(ROOT / project / "build.py"))
+def test_the_summary_of_a_file_that_is_right(check):
+    status, out, err = check("p01_autograd", str(ROOT / "p01_autograd/build.py"))
     assert status == 0 and not err, out[-3000:]
-    last, passed = out.splitlines()[-2:]
-    n, of, total, word = last.split()
-    assert (of, word) == ("of", "pass") and n == total and f"{n} passed" in passed
+    assert "\n3. Backward " in out and " pass\n" in out
+    passed, of, total, word = next(
+        line for line in out.splitlines() if line.endswith("pass")
+    ).split()
+    assert passed == total and (of, word) == ("of", "pass") and f"{total} passed" in out
+
+
+def test_checks_of_one_step(check):
+    status, out, _ = check("p01_autograd", "my/x.py", ENGINE, "--step", "2")
+    assert status == 0 and "2. Sums and products" in out and "Backward" not in out
+    status, _, err = check("p01_autograd", "my/x.py", ENGINE, "--step", "9")
+    assert status == 4 and "there is no step 9; there are 1, 2, 3, 4, 5" in err
+    status, out, _ = check("p01_autograd", "my/x.py", None, "-k", "no_such_check")
+    assert "no check was selected; the chapter's steps are --step 1, --step 2" in out
+
+
+@pytest.mark.parametrize(
+    "project, step",
+    [(project, step.number) for project in PROJECTS for step in steps.steps(listing(project))],
+    ids=str,
+)
+def test_a_step_needs_nothing_of_a_later_one(project, step, check, tmp_path):
+    """The listing up to a step, with stubs after it, passes the checks of that step."""
+    file = tmp_path / "so_far.py"
+    file.write_text(steps.up_to(listing(project), step), encoding="utf-8")
+    status, out, err = check(project, str(file), None, "--step", str(step))
+    assert status == 0, err + out[-3000:]
 
 
 @pytest.mark.parametrize("project", PROJECTS)
@@ -113,21 +141,22 @@ def test_a_file_that_is_half_written(check):
     status, out, _ = check("p01_autograd", "my/p01_autograd.py", text)
     assert status == 1
     assert "checking my/p01_autograd.py (p01_autograd)" in out
-    assert "Value                1 of 1\n" in out
-    assert "Value.__add__        0 of 4   not written yet" in out
+    assert "1. A number and its gradient     1 of 1\n" in out
+    assert "2. Sums and products             0 of 8   not written yet" in out
     assert "pass; next: Value.__add__" in out
     assert "Error" not in out, "a stub is no error"
 
 
 def test_a_name_that_is_not_there_is_not_written_yet(check):
     text = ENGINE[: ENGINE.index("def topological_order")]
-    text = text.replace("    def __neg__(self): return self * -1\n", "").replace("__add__", "added")
+    text = text.replace("    def __neg__(self) -> Value: return self * -1\n", "").replace(
+        "__add__", "added"
+    )
     text = text.replace("__radd__, ", "plus, ")
     _, out, _ = check("p01_autograd", "my/p01_autograd.py", text)
-    assert "topological_order    0 of 8   not written yet" in out
-    assert "Value.__add__        0 of 4   not written yet" in out
-    assert "Value.__neg__        0 of 1   not written yet" in out
-    assert "Value.__radd__" in out and "TypeError" not in out
+    for name in ("topological_order", "Value.__add__", "Value.__neg__", "Value.__radd__"):
+        assert name in out
+    assert "TypeError" not in out
 
 
 def test_a_wrong_answer_is_told_without_pytest(check):
@@ -135,7 +164,7 @@ def test_a_wrong_answer_is_told_without_pytest(check):
     status, out, _ = check("p01_autograd", "my/p01_autograd.py", text)
     assert status == 1
     assert "an operator on two values [-]\n    Value(4.0) - Value(3.0) should be 1.0, but" in out
-    assert "Value.__sub__        2 of 4\n" in out and "; next: Value.__sub__" in out
+    assert "   Value.__sub__\n" in out and "; next: Value.__sub__" in out
     for internal in ("Traceback", "assert ", "test_build.py:", "conftest", "fixture"):
         assert internal not in out
     longest = max(len(part.splitlines()) for part in out.split("\n\n")[:-1])
@@ -143,7 +172,7 @@ def test_a_wrong_answer_is_told_without_pytest(check):
 
 
 def test_an_exception_is_told_with_the_readers_own_line(check):
-    text = engine(("math.tanh(self.data), (self,)", "math.tanhh(self.data), (self,)"))
+    text = engine(("math.tanh(self.data)", "math.tanhh(self.data)"))
     _, out, _ = check("p01_autograd", "my/p01_autograd.py", text)
     assert "AttributeError: module 'math' has no attribute 'tanhh'" in out
     assert ", in Value.tanh\n" in out and "math.tanhh(self.data)" in out
@@ -163,7 +192,7 @@ def test_a_loop_that_never_ends_is_named(check):
     assert status == 1
     assert "topological_order did not finish within 0.3 s: is there a loop that never ends?" in out
     assert "not run: 3 checks of topological_order did not finish" in out
-    assert "Value.exp            4 of 4\n" in out, "the others are checked"
+    assert "\n2. Sums and products             8 of 8\n" in out, "the others are checked"
 
 
 def test_recursion_without_end_is_named(check):

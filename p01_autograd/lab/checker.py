@@ -2,39 +2,38 @@
 
     pytest p04_attention                                  checks p04_attention/build.py
     pytest p04_attention --build my/p04_attention.py      checks your own file instead
+    pytest p04_attention --step 3                         only the checks of the chapter's step 3
 
-The tests in a project's test_build.py take the module under test as `build` and say with the mark
-`checks("softmax")` which public name they are about. What they find is told in their own words,
-without the test runner's, and summed up per function in the book's order.
+The tests in a project's test_build.py take the module under test as `build`. The mark `step(3)`
+says to which step of the chapter one belongs, and `checks("softmax")` which public name it is
+about. What they find is told in their own words, without the test runner's, and summed up by step.
 """
 
 from __future__ import annotations
 
 import ast
 import contextlib
-import ctypes
 import functools
 import importlib
 import linecache
-import os
 import re
 import subprocess
 import sys
 import textwrap
 import threading
-import time
 import types
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from _pytest.runner import runtestprotocol
+
+from p01_autograd.lab import hint, steps
+from p01_autograd.lab.limits import MemoryIsFull, TimeIsUp, at_most
+from p01_autograd.lab.loading import CannotLoad, load, reason, shown, traceback_frames
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECTS = sorted(path.parent.name for path in ROOT.glob("p[0-9][0-9]_*/__init__.py"))
 LINES_PER_FAILURE = 18
-MEMORY_PER_TEST = 3 * 2**30  # bytes; a loop that appends for ever is stopped before the machine is
-SECONDS_FOR_THE_HINT = 20
 SECONDS_OF_A_SLOW_CHECK = 0.1
 
 
@@ -58,7 +57,8 @@ class Checker:
     items: list[pytest.Item] = field(default_factory=list)  # from test_build.py
     results: dict[str, Failure | None] = field(default_factory=dict)  # by node id; None: passed
     slow: set[str] = field(default_factory=set)  # node ids that the hint does not run again
-    hint: str = ""
+    told: bool = False
+    no_limit: threading.Event | None = None  # ends the limit of the check that is under way
     hung: dict[str, int] = field(default_factory=dict)  # public name -> how many checks
 
     def file(self, project: str) -> str:
@@ -102,7 +102,11 @@ def pytest_configure(config):
     project = checker.projects[0]
     config.option.disable_warnings = True  # of libraries, in the words of libraries
     stand_in_package(project)
-    checker.module = load(checker.given, project, config)
+    try:
+        folder = config.invocation_params.dir
+        checker.module = load(checker.given, project, folder, config.option.limit)
+    except CannotLoad as error:
+        raise pytest.UsageError(f"--build {error}") from None
     names = public_names(project)
     if names and not any(hasattr(checker.module, name) for name in names):
         raise pytest.UsageError(
@@ -169,85 +173,12 @@ def sabotages_find_their_text(project: str) -> bool:
     return True
 
 
-def load(given: str, project: str, config) -> types.ModuleType:
-    """The reader's module; whatever keeps it from loading ends the run with one line."""
-    path = Path(config.invocation_params.dir, given)
-    try:
-        with at_most(config.option.limit):
-            if path.is_dir():
-                raise pytest.UsageError(f"--build {given} is a folder; give a file in it")
-            if path.is_file():
-                return run_file(path.resolve(), project)
-            if path.suffix == ".py" or path.name != given:
-                raise pytest.UsageError(
-                    f"--build {given}: there is no such file; "
-                    f"python scripts/blank.py {project} writes one to begin with"
-                )
-            module = importlib.import_module(given)
-            if getattr(module, "__path__", None) is not None and module.__file__ is None:
-                raise pytest.UsageError(f"--build {given} is a folder; give a module in it")
-            return module
-    except (pytest.UsageError, KeyboardInterrupt):
-        raise
-    except BaseException as error:
-        if isinstance(error, ModuleNotFoundError) and f"{given}.".startswith(f"{error.name}."):
-            raise pytest.UsageError(f"--build {given}: there is no such module") from None
-        raise pytest.UsageError(f"--build {given} cannot be used: {reason(error)}") from None
-
-
-def run_file(path: Path, project: str) -> types.ModuleType:
-    folder = str(path.parent)
-    if folder not in sys.path:
-        sys.path.append(folder)  # last, or my/p04_attention.py would hide the project of that name
-    module = types.ModuleType("build_under_test")
-    module.__file__, module.__package__ = str(path), project  # "from ." means the project's
-    sys.modules[module.__name__] = module
-    linecache.checkcache(str(path))
-    # Compiled here: a cached .pyc would hide an edit made within the same second.
-    exec(compile(path.read_bytes(), str(path), "exec"), vars(module))
-    return module
-
-
-def reason(error: BaseException) -> str:
-    """One line for a file that does not load."""
-    if isinstance(error, SyntaxError):
-        where = f"{shown(error.filename)}:{error.lineno}"
-        return f"{where} does not parse: {error.msg}: {(error.text or '').strip()}"
-    frames = [
-        f
-        for f in traceback_frames(error)
-        if f[0] != __file__ and "importlib" not in f[0] and not f[0].startswith("<")
-    ]
-    where = f"{shown(frames[-1][0])}:{frames[-1][1]}: " if frames else ""
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        return f"{where}it imports {error.name}, which is not installed"
-    if isinstance(error, TimeIsUp):
-        return f"{where}importing it does not finish"
-    return f"{where}{type(error).__name__}: {error}".split("\n")[0]
-
-
-def traceback_frames(error: BaseException) -> list[tuple[str, int, types.FrameType]]:
-    frames, tb = [], error.__traceback__
-    while tb is not None:
-        frames.append((tb.tb_frame.f_code.co_filename, tb.tb_lineno, tb.tb_frame))
-        tb = tb.tb_next
-    return frames
-
-
-def shown(path) -> str:
-    with contextlib.suppress(ValueError, TypeError):
-        return Path(path).resolve().relative_to(Path.cwd()).as_posix()
-    return str(path)
-
-
 def public_names(project: str) -> list[str]:
-    """What the project's __init__.py takes from its build.py."""
-    tree = ast.parse((ROOT / project / "__init__.py").read_text(encoding="utf-8"))
+    """The functions and classes of the listing."""
     return [
-        alias.name
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and node.module in ("build", f"{project}.build")
-        for alias in node.names
+        node.name
+        for node in ast.parse(shipped_text(project)).body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
     ]
 
 
@@ -291,53 +222,6 @@ def build(request):
 # Running
 
 
-class TimeIsUp(BaseException):
-    """Raised inside a check that does not finish."""
-
-
-class MemoryIsFull(BaseException):
-    """Raised inside a check that asks for memory without end."""
-
-
-def peak_memory() -> int:
-    """The most memory this process has held, in bytes; 0 where there is no way to know."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-@contextlib.contextmanager
-def at_most(seconds: float, config=None):
-    """Stop the block when it takes longer, by an exception that is raised inside it."""
-    thread, finished = ctypes.c_ulong(threading.get_ident()), threading.Event()
-
-    def watch():
-        end, memory, attempts = time.monotonic() + seconds, peak_memory(), 0
-        while not finished.wait(0.1):
-            full = peak_memory() - memory > MEMORY_PER_TEST
-            if full or time.monotonic() > end:
-                kind = ctypes.py_object(MemoryIsFull if full else TimeIsUp)
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, kind)
-                end, memory = time.monotonic() + 1, peak_memory()
-                attempts += 1
-            if attempts > 15 and config is not None:  # it is not in Python code: nothing helps
-                config.pluginmanager.getplugin("capturemanager").suspend_global_capture(in_=True)
-                print(f"\nstopped: a call did not come back within {seconds:g} s", flush=True)
-                os._exit(1)
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        finished.set()
-        watcher.join()
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, None)
-
-
 def is_check(item) -> bool:
     """Whether this is a test of the module under test."""
     return (
@@ -352,21 +236,27 @@ def checked_names(item) -> tuple[str, ...]:
     return mark.args if mark and mark.args else ("the rest",)
 
 
-def step_of(item) -> int | None:
+def step_of(item) -> int:
+    """The chapter's step that a check belongs to; 0 for none."""
     mark = item.get_closest_marker("step")
-    return mark.args[0] if mark else None
+    return mark.args[0] if mark else 0
 
 
 def pytest_collection_modifyitems(config, items):
+    """The checks in the order of the chapter's steps; with --step, those of one step alone."""
+    checks = [item for item in items if is_check(item)]
+    ordered = iter(sorted(checks, key=lambda item: (item.path, step_of(item))))
+    items[:] = [next(ordered) if is_check(item) else item for item in items]
     wanted = config.option.step
     if wanted is None:
         return
-    there = sorted({step_of(item) for item in items if is_check(item)} - {None})
+    there = sorted({step_of(item) for item in checks})
     if wanted not in there:
         known = ", ".join(map(str, there))
         raise pytest.UsageError(f"there is no step {wanted}; there are {known or 'none'}")
-    config.hook.pytest_deselected(items=[i for i in items if step_of(i) != wanted])
-    items[:] = [item for item in items if is_check(item) and step_of(item) == wanted]
+    kept = [item for item in items if is_check(item) and step_of(item) == wanted]
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = kept
 
 
 def pytest_collection_finish(session):
@@ -381,8 +271,22 @@ def pytest_runtest_call(item):
     hung = item.config.stash[CHECKER].hung.get(name, 0)
     if hung >= 3:
         pytest.fail(f"not run: {hung} checks of {name} did not finish", pytrace=False)
-    with at_most(min(limit, 5.0) if hung else limit, item.config):
+    seconds = min(limit, 5.0) if hung else limit
+    with at_most(seconds, lambda message: give_up(item, message)) as no_limit:
+        item.config.stash[CHECKER].no_limit = no_limit
         return (yield)
+
+
+def pytest_enter_pdb(config):
+    """No limit while somebody is in the debugger: `breakpoint()` in the reader's file."""
+    if config.stash[CHECKER].no_limit is not None:
+        config.stash[CHECKER].no_limit.set()
+
+
+def give_up(item, message: str) -> None:
+    """Say why the whole run ends: a call that no exception can stop."""
+    item.config.pluginmanager.getplugin("capturemanager").suspend_global_capture(in_=True)
+    print(message, flush=True)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -433,6 +337,8 @@ def explain(error: BaseException, item, report) -> Failure:
         ]
     elif isinstance(error, AssertionError | pytest.fail.Exception) and not theirs:
         lines = plain_message(error)
+    elif isinstance(error, AssertionError) and not str(error):
+        lines = ["your own assert says no:"]
     else:
         lines = f"{type(error).__name__}: {error}".rstrip(": ").split("\n")
     if theirs:
@@ -510,14 +416,14 @@ def readable(code: types.CodeType) -> str:
 
 @functools.cache
 def methods(project: str, cls: str) -> set[str]:
-    """The public methods of our class of that name."""
-    return {
-        part.name
-        for node in ast.walk(ast.parse(shipped_text(project)))
-        if isinstance(node, ast.ClassDef) and node.name == cls
-        for part in node.body
-        if isinstance(part, ast.FunctionDef)
-    }
+    """The methods of our class of that name, inherited ones included."""
+    found = set()
+    for node in ast.walk(ast.parse(shipped_text(project))):
+        if isinstance(node, ast.ClassDef) and node.name == cls:
+            found |= {part.name for part in node.body if isinstance(part, ast.FunctionDef)}
+            for base in node.bases:
+                found |= methods(project, getattr(base, "id", ""))
+    return found
 
 
 @functools.cache
@@ -565,96 +471,6 @@ def sentence(item) -> str:
     return f"{words} [{case}" if case else words
 
 
-# The hint
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtestloop(session):
-    outcome = yield
-    checker = session.config.stash[CHECKER]
-    if len(checker.projects) == 1 and not session.config.option.collectonly:
-        # A hint is a courtesy: if it cannot be had, the findings above it must still be shown.
-        with contextlib.suppress(Exception):
-            checker.hint = known_sabotage(checker, checker.projects[0])
-    return outcome
-
-
-def known_sabotage(checker: Checker, project: str) -> str:
-    """The name of the sabotage that fails the very checks that the reader's code fails, or ""."""
-    done = {
-        item: checker.results[item.nodeid]
-        for item in checker.items
-        if item.nodeid in checker.results
-    }
-    done = {item: found for item, found in done.items() if not (found and found.missing)}
-    failed = {item: found.text for item, found in done.items() if found}
-    if not failed or any(found and found.hung for found in done.values()):
-        return ""
-    quick = {item: found for item, found in done.items() if item.nodeid not in checker.slow}
-    if any(quick.values()):
-        done = quick
-        failed = {item: found.text for item, found in done.items() if found}
-    functions = {item.function.__name__ for item in failed}
-    sabotages = importlib.import_module(f"{project}.break_it").SABOTAGES
-    best, best_score = "", 0.5
-    deadline = time.monotonic() + SECONDS_FOR_THE_HINT
-    kept = checker.module, checker.results
-    for sabotage in sabotages:
-        if sabotage.module != "build" or sabotage.caught_by not in functions:
-            continue
-        try:
-            checker.module = variant(project, sabotage)
-            theirs = rerun(checker, failed, done, deadline)
-        finally:
-            checker.module, checker.results = kept
-        if theirs is None:
-            continue
-        same = [
-            (words(theirs[item]) == words(text), theirs[item] == text)
-            for item, text in failed.items()
-        ]
-        score = sum(a + 0.01 * b for a, b in same) / len(same)
-        if score >= best_score:
-            best, best_score = sabotage.name, score + 1e-9
-    return best
-
-
-def rerun(checker, failed, done, deadline) -> dict | None:
-    """Try the same checks on checker.module: the messages, if the same ones fail, else None."""
-    checker.results, texts = {}, {}
-    items = [*failed, *(item for item in done if item not in failed)]
-    for item, following in zip(items, [*items[1:], None], strict=True):
-        if time.monotonic() > deadline:
-            return None
-        runtestprotocol(item, log=False, nextitem=following)
-        found = checker.results.get(item.nodeid)
-        if (found is not None) != (item in failed):
-            item.session._setupstate.teardown_exact(None)
-            return None
-        if found:
-            texts[item] = found.text
-    return texts
-
-
-def words(text: str) -> str:
-    """A message without its numbers and places, which differ between two ways to write a line."""
-    lines = [line for line in text.split("\n") if not re.search(r"\.py:\d+, in ", line)]
-    return re.sub(r"-?\d[\d.e+-]*", "#", " ".join(" ".join(lines).split()))
-
-
-def variant(project: str, sabotage) -> types.ModuleType:
-    """Our build.py with the sabotage in it."""
-    source = shipped_text(project)
-    if source.count(sabotage.old) != 1:
-        raise LookupError(sabotage.name)
-    module = types.ModuleType(f"{project}.build")
-    module.__file__, module.__package__ = f"<{project} with {sabotage.name}>", project
-    module.__dict__["__builtins__"] = __builtins__
-    edited = source.replace(sabotage.old, sabotage.new)
-    exec(compile(edited, module.__file__, "exec"), vars(module))
-    return module
-
-
 # Telling
 
 
@@ -666,9 +482,48 @@ def pytest_report_teststatus(report):
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtestloop(session):
+    """Tell what was found as soon as it is known; then look for the sabotage it resembles."""
+    try:
+        return (yield)
+    finally:  # also after -x and Ctrl-C
+        tell(session.config)
+
+
+def tell(config) -> None:
+    """The findings, the summary, and last the hint, which takes a moment."""
+    checker, terminal = config.stash[CHECKER], config.pluginmanager.getplugin("terminalreporter")
+    if terminal is None or config.option.tbstyle != "auto" or config.option.collectonly:
+        return
+    terminal.ensure_newline()
+    tell_failures(terminal, checker)
+    tell_summary(terminal, checker)
+    checker.told = True
+    if len(checker.projects) == 1 and any(checker.results.values()):
+        # A hint is a courtesy: nothing that goes wrong with it may spoil the findings above it.
+        with contextlib.suppress(Exception):
+            name = hint.known_sabotage(checker, checker.projects[0], variant)
+            if name:
+                command = f"python -m {checker.projects[0]}.break_it {name}"
+                terminal.write_line(f"this is what {name} looks like: {command}")
+
+
+def variant(project: str, sabotage) -> types.ModuleType:
+    """Our build.py with the sabotage in it, also where the reader has typed over the file."""
+    source = shipped_text(project)
+    if source.count(sabotage.old) != 1:
+        raise LookupError(sabotage.name)
+    module = types.ModuleType(f"{project}.build")
+    module.__file__, module.__package__ = f"<{project} with {sabotage.name}>", project
+    exec(compile(source.replace(sabotage.old, sabotage.new), module.__file__, "exec"), vars(module))
+    return module
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(terminalreporter, config):
-    checker, stats = config.stash[CHECKER], terminalreporter.stats
-    if config.option.tbstyle != "auto":
+    """pytest's own summary, without the failures that have been told already."""
+    stats = terminalreporter.stats
+    if not config.stash[CHECKER].told:
         return (yield)
     reports = [
         (key, report)
@@ -676,13 +531,11 @@ def pytest_terminal_summary(terminalreporter, config):
         for report in stats.get(key, [])
         if getattr(report, "failure", None)
     ]
-    for key, report in reports:  # ours to tell; pytest tells the others
+    for key, report in reports:
         stats[key].remove(report)
-    tell_failures(terminalreporter, checker)
     outcome = yield
     for key, report in reports:
         stats[key].append(report)
-    tell_summary(terminalreporter, checker)
     return outcome
 
 
@@ -698,7 +551,7 @@ def tell_failures(terminal, checker: Checker) -> None:
         terminal.write_sep("-", f"{name} ({checker.file(project)})")
         room, others = 5 if len(found) <= 5 else 3, {}
         for item, failure in found:
-            finding = words(failure.text.partition("\n")[2])
+            finding = hint.words(failure.text.partition("\n")[2])
             if room and finding not in told:
                 told.add(finding)
                 room -= 1
@@ -720,30 +573,46 @@ def tell_failures(terminal, checker: Checker) -> None:
 
 
 def tell_summary(terminal, checker: Checker) -> None:
-    """How many checks pass, per function in the book's order, and what to write next."""
+    """How many checks of each step pass, and what to write or mend next."""
     failing = any(checker.results.values())
-    if not checker.items or len(checker.projects) != 1 or not (failing or checker.given):
+    if len(checker.projects) != 1 or not (failing or checker.given):
         return
     project = checker.projects[0]
-    table: dict[str, list] = {}
-    following = ""
+    chapter = steps.steps(shipped_text(project))
+    terminal.write_sep("-", checker.file(project))
+    if not checker.items:
+        known = ", ".join(f"--step {step.number}" for step in chapter)
+        terminal.write_line(f"no check was selected; the chapter's steps are {known}")
+        return
+    titles = {step.number: f"{step.number}. {step.title}" for step in chapter}
+    titles[0] = "no step"
+    table: dict[int, list] = {}
     for item in checker.items:
         if item.nodeid in checker.results:
-            name, failure = checked_names(item)[0], checker.results[item.nodeid]
-            table.setdefault(name, []).append(failure)
-            if failure and not following:
-                following = failure.missing or name
-    total, passed = len(checker.results), list(checker.results.values()).count(None)
-    terminal.write_sep("-", checker.file(project))
-    width = max(map(len, table), default=0)
-    for name, results in table.items():
-        state = f"{results.count(None):3} of {len(results)}"
+            table.setdefault(step_of(item), []).append(item)
+    width = min(max((len(titles.get(step, "")) for step in table), default=0), 60)
+    for step, items in table.items():
+        results = [checker.results[item.nodeid] for item in items]
+        line = f"{titles.get(step, ''):{width}}  {results.count(None):3} of {len(results)}"
         if all(failure and failure.missing for failure in results):
-            state += "   not written yet"
-        terminal.write_line(f"{name:{width}}  {state}")
-    verdict = f"{passed} of {total} pass"
+            line += "   not written yet"
+        elif any(results):
+            bad = [name_of(item, checker) for item in items if checker.results[item.nodeid]]
+            line += "   " + textwrap.shorten(", ".join(dict.fromkeys(bad)), 50, placeholder=" ...")
+        terminal.write_line(line)
+    total, passed = len(checker.results), list(checker.results.values()).count(None)
+    verdict, following = f"{passed} of {total} pass", what_next(checker)
     terminal.write_line(f"{verdict}; next: {following}" if following else verdict, bold=True)
-    if checker.hint:
-        terminal.write_line(
-            f"this is what {checker.hint} looks like: python -m {project}.break_it {checker.hint}"
-        )
+
+
+def name_of(item, checker: Checker) -> str:
+    """The function that a failed check is about, or the one it lacked."""
+    failure = checker.results[item.nodeid]
+    return failure.missing or checked_names(item)[0]
+
+
+def what_next(checker: Checker) -> str:
+    """The first function that is wrong; if none is, the first that is missing."""
+    failed = [item for item in checker.items if checker.results.get(item.nodeid)]
+    wrong = [item for item in failed if not checker.results[item.nodeid].missing]
+    return name_of((wrong or failed)[0], checker) if failed else ""

@@ -1,0 +1,78 @@
+"""Which of a project's sabotages a failing build behaves like.
+
+The checks that the reader's code fails are run again on each sabotage that fails the check which
+names it. A sabotage fits as far as both fail the same checks with the same words; a check that
+many sabotages fail says little, one that few fail says much.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import time
+
+from _pytest.runner import runtestprotocol
+
+SECONDS = 15
+ENOUGH = 0.5
+
+
+def known_sabotage(checker, project: str, variant) -> str:
+    """The name of the sabotage that fits best and well enough, or ""."""
+    results = {i: checker.results[i.nodeid] for i in checker.items if i.nodeid in checker.results}
+    results = {item: found for item, found in results.items() if not (found and found.missing)}
+    if any(found and found.hung for found in results.values()):
+        return ""
+    quick = {i: found for i, found in results.items() if i.nodeid not in checker.slow}
+    results = quick if any(quick.values()) else results
+    mine = {item: found.text for item, found in results.items() if found}
+    failing = {item.function.__name__ for item in mine}
+    sabotages = importlib.import_module(f"{project}.break_it").SABOTAGES
+    sabotages = [s for s in sabotages if s.module == "build"]
+    candidates = [s for s in sabotages if s.caught_by in failing]
+    named = {s.caught_by for s in sabotages}
+    items = [i for i in results if i in mine or i.function.__name__ in named]
+    deadline, kept = time.monotonic() + SECONDS, (checker.module, checker.results)
+    theirs = {}
+    for sabotage in candidates:
+        try:
+            checker.module = variant(project, sabotage)
+            theirs[sabotage.name] = failures(checker, items, deadline)
+        except (TimeoutError, LookupError):
+            break
+        finally:
+            checker.module, checker.results = kept
+    fits = {name: fit(mine, texts, theirs) for name, texts in theirs.items()}
+    best = max(fits, key=fits.get, default="")
+    return best if best and fits[best] >= ENOUGH else ""
+
+
+def failures(checker, items, deadline: float) -> dict:
+    """What the checks say of checker.module: {check: text} of those that fail."""
+    checker.results, texts = {}, {}
+    for item, following in zip(items, [*items[1:], None]):
+        if time.monotonic() > deadline:
+            item.session._setupstate.teardown_exact(None)
+            raise TimeoutError
+        runtestprotocol(item, log=False, nextitem=following)
+        found = checker.results.get(item.nodeid)
+        if found:
+            texts[item] = found.text
+    return texts
+
+
+def fit(mine: dict, theirs: dict, all_of_them: dict) -> float:
+    """Between 0 and 1: how much of what either fails both fail, in how far the same words."""
+    agree = total = 0.0
+    for item in {*mine, *theirs}:
+        weight = 1 / max(sum(item in texts for texts in all_of_them.values()), 1)
+        total += weight
+        if item in mine and item in theirs:
+            agree += weight * (1.0 if words(mine[item]) == words(theirs[item]) else 0.6)
+    return agree / total if total else 0.0
+
+
+def words(text: str) -> str:
+    """A message without its numbers and places, which differ between two ways to write a line."""
+    lines = [line for line in text.split("\n") if not re.search(r"\.py:\d+, in ", line)]
+    return re.sub(r"-?\d[\d.e+-]*", "#", " ".join(" ".join(lines).split()))
