@@ -1,27 +1,44 @@
 """Write my/PROJECT.py: what you will type, with the bodies left to you.
 
     python scripts/blank.py p04_attention
+    python scripts/blank.py p04_attention --step 2       the first two steps; later: --step 3
     pytest p04_attention --build my/p04_attention.py
 
 It is cut from the project's build.py: signatures, docstrings, imports and constants stay, bodies
-and private helpers go.
+and private helpers go. A function that no check asks for is marked as optional.
 """
 
 from __future__ import annotations
 
 import ast
+import os
 import re
+import shlex
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from p01_autograd.lab.steps import last_line, stub  # noqa: E402
+from p01_autograd.lab.cli import Parser, UsageError
+from p01_autograd.lab.steps import (
+    PROJECTS,
+    ROOT,
+    definitions,
+    first_line,
+    last_line,
+    only,
+    shipped_text,
+    steps,
+    stub,
+    tidy,
+    with_step,
+)
+
+OPTIONAL = "# Optional: a helper of the book's listing; yours may do without it."
 
 
-def blank(source: str, package: str) -> str:
-    """The text of a module without its bodies."""
+def blank(source: str, package: str, helpers: frozenset | set = frozenset()) -> str:
+    """The text of a module without its bodies; `helpers` are marked as optional."""
     tree, lines = ast.parse(source), source.splitlines()
     keep = needed_for_import(tree)
     edits = []  # (first line, last line, what stands there instead), counted from 1
@@ -38,9 +55,14 @@ def blank(source: str, package: str) -> str:
             edits.append(
                 (node.lineno, node.lineno, [absolute.replace(f"{package}. ", f"{package} ")])
             )
+    for name, node in definitions(tree):
+        if name in helpers:
+            edits.append(
+                (first_line(node), first_line(node) - 1, [" " * node.col_offset + OPTIONAL])
+            )
     for first, last, text in sorted(edits, reverse=True):
         lines[first - 1 : last] = text
-    return re.sub(r"\n{4,}", "\n\n\n", "\n".join(lines)).rstrip() + "\n"
+    return tidy(lines)
 
 
 def needed_for_import(tree: ast.Module) -> set[str]:
@@ -89,42 +111,96 @@ def edits_inside(node: ast.FunctionDef | ast.ClassDef, lines: list[str]) -> list
     return edits
 
 
-def first_line(node) -> int:
-    return min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+def optional(project: str, source: str) -> set[str]:
+    """The functions of a listing that its checks never ask for: helpers that may be left out."""
+    checks = (ROOT / project / "test_build.py").read_text(encoding="utf-8")
+    helpers = set()
+    for step in steps(source):
+        for name in step.names:
+            last = name.rpartition(".")[2]
+            implied = last.endswith("__") or last == "forward"
+            if not implied and not re.search(rf"[.\"]{last}\b", checks):
+                helpers.add(name)
+    return helpers
 
 
-def main(argv: list[str]) -> int:
-    """The command line; returns the exit status."""
-    projects = sorted(path.parent.name for path in ROOT.glob("p[0-9][0-9]_*/build.py"))
-    choice = ", ".join(projects)
-    if argv in (["-h"], ["--help"]):
-        print(f"{__doc__}\nprojects: {choice}")
-        return 0
-    if len(argv) != 1:
-        print(f"blank.py takes one project: {choice}", file=sys.stderr)
-        return 2
-    project = argv[0].rstrip("/\\")
-    if project not in projects:
-        print(f"blank.py: there is no project {project}; there are {choice}", file=sys.stderr)
-        return 2
-    target = Path("my") / f"{project}.py"
-    source = (ROOT / project / "build.py").read_text(encoding="utf-8")
+def whole_name(text: str) -> str:
+    """The project that is meant by p04_attention, p04 or a path to it; UsageError if none is."""
+    name = Path(text).name
+    found = [project for project in PROJECTS if project == name or project[:3] == name]
+    if not found:
+        raise UsageError(f"there is no project {text}; there are {', '.join(PROJECTS)}")
+    return found[0]
+
+
+def command(project: str, target: Path) -> str:
+    """The check of a file, as it can be typed from here."""
+    folder = os.path.relpath(ROOT / project)
+    return shlex.join(["pytest", Path(folder).as_posix(), "--build", target.as_posix()])
+
+
+def write(target: Path, text: str, mode: str = "x") -> None:
+    """Write a file that is not there yet (or, with mode "w", is); UsageError if that fails."""
     try:
         target.parent.mkdir(exist_ok=True)
-        with open(target, "x", encoding="utf-8", newline="\n") as file:
-            file.write(blank(source, project))
+        with open(target, mode, encoding="utf-8", newline="\n") as file:
+            file.write(text)
     except FileExistsError:
-        print(f"blank.py: {target.as_posix()} is there already and is left alone", file=sys.stderr)
-        return 2
+        raise UsageError(f"{target.as_posix()} is there already and is left alone") from None
     except OSError as error:
-        print(f"blank.py: {target.as_posix()} cannot be written: {error.strerror}", file=sys.stderr)
-        return 2
-    print(
-        f"{target.as_posix()} is yours to write; to check it:\n"
-        f"    pytest {project} --build {target.as_posix()}"
+        raise UsageError(f"{target.as_posix()} cannot be written: {error.strerror}") from None
+
+
+def uncover(target: Path, text: str, number: int) -> str:
+    """Bring a file up to a step of the blank `text`; says in a line what was done."""
+    name = target.as_posix()
+    if not target.exists():
+        write(target, only(text, number))
+        return f"{name} is yours to write, up to step {number}"
+    mine = target.read_text(encoding="utf-8")
+    try:
+        more = with_step(mine, text, number)
+    except SyntaxError as error:
+        raise UsageError(f"{name}:{error.lineno} does not parse: {error.msg}") from None
+    if more == mine:
+        return f"{name} has all of step {number}"
+    write(target, more, "w")
+    return f"{name} has the stubs of step {number} now; the rest is as it was"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = Parser(
+        prog="python scripts/blank.py",
+        description="Write my/PROJECT.py: what you will type, with the bodies left to you.",
     )
+    parser.add_argument("project", metavar="PROJECT", help=", ".join(PROJECTS))
+    parser.add_argument(
+        "--step",
+        type=int,
+        metavar="N",
+        help="only up to this step; to a file that is there already, add what it lacks of the step",
+    )
+    flags = parser.parse_args(argv)
+    try:
+        project = whole_name(flags.project)
+        target, source = Path("my") / f"{project}.py", shipped_text(project)
+        text = blank(source, project, optional(project, source))
+        if flags.step is None:
+            write(target, text)
+            print(f"{target.as_posix()} is yours to write; to check it:")
+        else:
+            known = [step.number for step in steps(source)]
+            if flags.step not in known:
+                shown = ", ".join(map(str, known))
+                raise UsageError(f"{project} has no step {flags.step}; it has {shown}")
+            print(f"{uncover(target, text, flags.step)}; to check it:")
+    except UsageError as error:
+        parser.error(str(error))
+    more = "" if flags.step is None else f" --step {flags.step}"
+    print(f"    {command(project, target)}{more}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -17,7 +17,6 @@ import functools
 import importlib
 import linecache
 import re
-import subprocess
 import sys
 import textwrap
 import threading
@@ -30,9 +29,8 @@ import pytest
 from p01_autograd.lab import hint, steps
 from p01_autograd.lab.limits import MemoryIsFull, TimeIsUp, at_most
 from p01_autograd.lab.loading import CannotLoad, load, reason, shown, traceback_frames
+from p01_autograd.lab.steps import PROJECTS, ROOT, sabotages_find_their_text, shipped_text
 
-ROOT = Path(__file__).resolve().parents[2]
-PROJECTS = sorted(path.parent.name for path in ROOT.glob("p[0-9][0-9]_*/__init__.py"))
 LINES_PER_FAILURE = 18
 SECONDS_OF_A_SLOW_CHECK = 0.1
 
@@ -155,22 +153,6 @@ def stand_in_package(project: str) -> bool:
         package.__file__ = str(ROOT / project / "__init__.py")
         sys.modules[project] = package
         return False
-
-
-def sabotages_find_their_text(project: str) -> bool:
-    """Whether every sabotage's old text is there once; read, not run, so that nothing can fail."""
-    path = ROOT / project / "break_it.py"
-    if not path.is_file():
-        return True
-    for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "Sabotage":
-            constants = [key for key in call.keywords if isinstance(key.value, ast.Constant)]
-            given = {key.arg: key.value.value for key in constants}
-            source = ROOT / project / f"{given.get('module', 'build')}.py"
-            old = given.get("old")
-            if old is not None and source.read_text(encoding="utf-8").count(old) != 1:
-                return False
-    return True
 
 
 def public_names(project: str) -> list[str]:
@@ -424,20 +406,6 @@ def methods(project: str, cls: str) -> set[str]:
             for base in node.bases:
                 found |= methods(project, getattr(base, "id", ""))
     return found
-
-
-@functools.cache
-def shipped_text(project: str) -> str:
-    """Our build.py, from the repository's history if the reader has typed over the file."""
-    path = ROOT / project / "build.py"
-    if sabotages_find_their_text(project):
-        return path.read_text(encoding="utf-8")
-    command = ["git", "-C", str(ROOT), "show", f"HEAD:{project}/build.py"]
-    try:
-        done = subprocess.run(command, capture_output=True, check=True, timeout=10)
-        return done.stdout.decode("utf-8").replace("\r\n", "\n")
-    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
-        return ""
 
 
 def plain_message(error: BaseException) -> list[str]:

@@ -42,7 +42,17 @@ def known_sabotage(checker, project: str, variant) -> str:
             break
         finally:
             checker.module, checker.results = kept
-    fits = {name: fit(mine, texts, theirs) for name, texts in theirs.items()}
+    return best_fit(mine, theirs, {s.name: s.caught_by for s in candidates})
+
+
+def best_fit(mine: dict, theirs: dict[str, dict], caught_by: dict[str, str]) -> str:
+    """The sabotage whose failures are most like mine, or "". Failures are texts by check."""
+    failing = {item.function.__name__ for item in mine}
+    fits = {
+        name: fit(mine, texts, theirs)
+        for name, texts in theirs.items()
+        if caught_by[name] in failing
+    }
     best = max(fits, key=fits.get, default="")
     return best if best and fits[best] >= ENOUGH else ""
 

@@ -1,0 +1,161 @@
+"""Hold the checker against correct files in other styles than ours, and against mistakes in them.
+
+    python scripts/styles.py                     every project
+    python scripts/styles.py p04_attention       one
+    python scripts/styles.py --quick             no hints, one failing check is enough
+
+Every file in tests/other_styles has to pass all checks of its project, and every mutant of it has
+to fail one. For a mutant that re-makes a known sabotage, the hint should name it. Ends with status
+1 if a correct file is refused or a mutant passes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import p01_autograd.lab.threads  # noqa: E402, F401  isort: skip
+
+import pytest  # noqa: E402
+from _pytest.runner import runtestprotocol  # noqa: E402
+
+from p01_autograd.lab import hint  # noqa: E402
+from p01_autograd.lab.cli import Parser  # noqa: E402
+
+STYLES = ROOT / "tests/other_styles"
+
+
+class EveryFile:
+    """A pytest plugin: runs a project's checks on each style and each mutant, in one session."""
+
+    def __init__(self, project: str, quick: bool):
+        self.project, self.quick = project, quick
+        folder = STYLES / project
+        self.sources = {
+            path.stem: path.read_text(encoding="utf-8")
+            for path in sorted(folder.glob("*.py"))
+            if path.stem not in ("__init__", "mutants")
+        }
+        self.mutants = importlib.import_module(f"tests.other_styles.{project}.mutants").MUTANTS
+        self.refused, self.survived, self.hints, self.wrong_hints = [], [], [], []
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session):
+        from p01_autograd.lab.checker import CHECKER, variant
+
+        self.checker, self.items = session.config.stash[CHECKER], session.items
+        sabotages = []
+        if not self.quick:
+            sabotages = importlib.import_module(f"{self.project}.break_it").SABOTAGES
+            sabotages = [s for s in sabotages if s.module == "build"]
+        known = {s.name: self.failures(variant(self.project, s)) for s in sabotages}
+        for style, source in self.sources.items():
+            failed = self.failures(self.module(style, source))
+            for item, text in failed.items():
+                self.refused.append(f"{style}: {item.name}: {text[:300]}")
+            for mutant in self.mutants:
+                if mutant.style == style:
+                    self.try_mutant(mutant, source, failed, sabotages, known)
+        self.checker.results, self.checker.items = {}, []
+        return True
+
+    def try_mutant(self, mutant, source, failed, sabotages, known) -> None:
+        """Run the checks on a mutant and note whether it is refused and what the hint says."""
+        where = f"{mutant.style}/{mutant.name}"
+        count = source.count(mutant.old)
+        if count != 1:
+            self.survived.append(f"{where}: its old text stands there {count} times")
+            return
+        module = self.module(mutant.style, source.replace(mutant.old, mutant.new))
+        found = self.failures(module, first_only=self.quick)
+        if not set(found) - set(failed):
+            self.survived.append(where)
+        elif not self.quick:
+            said = hint.best_fit(found, known, {s.name: s.caught_by for s in sabotages})
+            if mutant.looks_like:
+                self.hints.append((where, mutant.looks_like, said))
+            elif said:
+                self.wrong_hints.append(f"{where} is said to look like {said}")
+
+    def module(self, style: str, source: str):
+        """The file as --build loads it; what keeps it from loading fails every check."""
+        from p01_autograd.lab.loading import run_file
+
+        file = Path(self.folder) / f"{style}.py"
+        file.write_text(source, encoding="utf-8")
+        try:
+            return run_file(file, self.project)
+        except Exception as error:
+            return error
+
+    def failures(self, module, first_only: bool = False) -> dict:
+        """What the checks say of a module: {check: text} of those that fail."""
+        if isinstance(module, Exception):
+            return {self.items[0]: f"it does not load: {module}"}
+        self.checker.module, self.checker.results, texts = module, {}, {}
+        for item, following in zip(self.items, [*self.items[1:], None]):
+            runtestprotocol(item, log=False, nextitem=following)
+            found = self.checker.results.get(item.nodeid)
+            if found:
+                texts[item] = found.text
+                if first_only:
+                    item.session._setupstate.teardown_exact(None)
+                    break
+        self.checker.hung = {}
+        return texts
+
+
+def hold(project: str, quick: bool) -> bool:
+    """Print what the checker makes of a project's files; whether all of it is as it should be."""
+    plugin, start = EveryFile(project, quick), time.perf_counter()
+    first = next(iter(plugin.sources))
+    with tempfile.TemporaryDirectory() as folder:
+        plugin.folder = folder
+        arguments = ["-q", "--no-header", "--no-summary", "-p", "no:cacheprovider", "--limit", "20"]
+        file = str(STYLES / project / f"{first}.py")
+        with contextlib.redirect_stdout(io.StringIO()):
+            pytest.main([*arguments, str(ROOT / project), "--build", file], plugins=[plugin])
+    n, m = len(plugin.sources), len(plugin.mutants)
+    refused = {line.partition(":")[0] for line in plugin.refused}
+    print(f"\n{project}: {n - len(refused)} of {n} correct files pass, ", end="")
+    print(f"{m - len(plugin.survived)} of {m} mutants are refused", end="")
+    if not quick:
+        right = sum(meant == said for _, meant, said in plugin.hints)
+        print(f", {right} of {len(plugin.hints)} known sabotages named", end="")
+        print(f", {len(plugin.wrong_hints)} hints for what is none", end="")
+    print(f" ({time.perf_counter() - start:.0f} s)")
+    for line in plugin.refused:
+        print(f"  refused: {line}")
+    for line in plugin.survived:
+        print(f"  survived: {line}")
+    for where, meant, said in plugin.hints:
+        if meant != said:
+            print(f"  hint: {where} looks like {meant}, said: {said or 'nothing'}")
+    for line in plugin.wrong_hints:
+        print(f"  hint: {line}")
+    return not plugin.refused and not plugin.survived
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    projects = sorted(path.parent.name for path in STYLES.glob("p[0-9][0-9]_*/mutants.py"))
+    parser = Parser(prog="python scripts/styles.py", description="The checker on other styles.")
+    parser.add_argument("projects", nargs="*", metavar="PROJECT", help=", ".join(projects))
+    parser.add_argument("--quick", action="store_true", help="no hints, one failing check each")
+    flags = parser.parse_args(argv)
+    for project in flags.projects:
+        if project not in projects:
+            parser.error(f"there is no {project}; there are {', '.join(projects)}")
+    return int(not all([hold(project, flags.quick) for project in flags.projects or projects]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
