@@ -35,6 +35,7 @@ from p01_autograd.lab.steps import (
 )
 
 OPTIONAL = "# Optional: a helper of the book's listing; yours may do without it."
+COMPLETE = ("__repr__", "__format__")  # how a value prints is no part of the lesson
 
 
 def blank(source: str, package: str, helpers: frozenset | set = frozenset()) -> str:
@@ -57,9 +58,8 @@ def blank(source: str, package: str, helpers: frozenset | set = frozenset()) -> 
             )
     for name, node in definitions(tree):
         if name in helpers:
-            edits.append(
-                (first_line(node), first_line(node) - 1, [" " * node.col_offset + OPTIONAL])
-            )
+            at = first_line(node)
+            edits.append((at, at - 1, [" " * node.col_offset + OPTIONAL]))
     for first, last, text in sorted(edits, reverse=True):
         lines[first - 1 : last] = text
     return tidy(lines)
@@ -106,7 +106,7 @@ def edits_inside(node: ast.FunctionDef | ast.ClassDef, lines: list[str]) -> list
     for part in node.body:
         if isinstance(part, ast.FunctionDef) and is_private(part.name):
             edits.append((first_line(part), last_line(part, lines), []))
-        elif isinstance(part, ast.FunctionDef):
+        elif isinstance(part, ast.FunctionDef) and part.name not in COMPLETE:
             edits.append(stub(part, lines))
     return edits
 

@@ -95,7 +95,7 @@ def test_a_step_needs_nothing_of_a_later_one(project, step, check, tmp_path):
 
 @pytest.mark.parametrize("project", PROJECTS)
 def test_a_blank_file_parses_and_fails_every_check(project, check):
-    text = blank.blank((ROOT / project / "build.py").read_text(encoding="utf-8"), project)
+    text = blank.blank(listing(project), project)
     for node in ast.walk(ast.parse(text)):
         assert not (isinstance(node, ast.ImportFrom) and node.level), "a relative import in my/"
     Path("my").mkdir()
@@ -291,15 +291,42 @@ def test_blank_keeps_what_is_not_to_be_typed():
 def test_blank_never_overwrites(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert blank.main(["p04_attention/"]) == 0
-    assert "pytest p04_attention --build my/p04_attention.py" in capsys.readouterr().out
+    assert "p04_attention --build my/p04_attention.py" in capsys.readouterr().out
     Path("my/p04_attention.py").write_text("mine", encoding="utf-8")
-    assert blank.main(["p04_attention"]) == 2
+    with pytest.raises(SystemExit) as end:
+        blank.main(["p04"])
+    assert end.value.code == 2 and "is left alone" in capsys.readouterr().err
     assert Path("my/p04_attention.py").read_text(encoding="utf-8") == "mine"
-    assert "is left alone" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("argv", [[], ["p07_moe"], ["p01_autograd", "p02_tensors"]], ids=str)
+@pytest.mark.parametrize("argv", [[], ["p07_moe"], ["p01", "--step", "9"]], ids=str)
 def test_blank_says_what_there_is(argv, capsys):
-    assert blank.main(argv) == 2
+    with pytest.raises(SystemExit) as end:
+        blank.main(argv)
     out, err = capsys.readouterr()
-    assert not out and err.count("\n") == 1 and "p01_autograd, p02_tensors" in err
+    assert end.value.code == 2 and not out and err.count("\n") == 1
+
+
+def test_a_blank_file_grows_by_steps(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    file, whole = Path("my/p01_autograd.py"), blank.blank(ENGINE, "p01_autograd")
+    assert blank.main(["p01", "--step", "2"]) == 0
+    first = file.read_text(encoding="utf-8")
+    assert "# 2. Sums and products" in first and "# 3." not in first and "def tanh" not in first
+    mine = first.replace("raise NotImplementedError", "pass  # mine")
+    file.write_text(mine, encoding="utf-8")
+    for step in "345":
+        assert blank.main(["p01", "--step", step]) == 0
+    grown = file.read_text(encoding="utf-8")
+    assert grown.count("pass  # mine") == first.count("raise NotImplementedError")
+    names = [name for name, _ in steps.definitions(ast.parse(whole))]
+    assert sorted(name for name, _ in steps.definitions(ast.parse(grown))) == sorted(names)
+    capsys.readouterr()
+    assert blank.main(["p01", "--step", "5"]) == 0
+    assert "has all of step 5" in capsys.readouterr().out
+    assert file.read_text(encoding="utf-8") == grown
+
+
+def test_helpers_that_no_check_asks_for_are_marked_as_optional():
+    text = "def f(x):\n    return g(x)\n\n\ndef g(x):\n    return x\n"
+    assert blank.blank(text, "p09_x", {"g"}).count(blank.OPTIONAL + "\ndef g(x)") == 1

@@ -111,7 +111,7 @@ def with_section(mine: str, listing: str, section: Section) -> str:
     lacking = [node for node in nodes if prefix + node.name not in have]
     if not lacking:
         return mine
-    new = [""] + theirs[section.first - 1 : section.last]
+    new = ["", *theirs[section.first - 1 : section.last]]
     if len(lacking) < len(nodes):
         new = []
         for node in lacking:
