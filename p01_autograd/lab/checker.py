@@ -56,6 +56,7 @@ class Checker:
     results: dict[str, Failure | None] = field(default_factory=dict)  # by node id; None: passed
     slow: set[str] = field(default_factory=set)  # node ids that the hint does not run again
     told: bool = False
+    quiet: bool = False  # somebody else tells
     no_limit: threading.Event | None = None  # ends the limit of the check that is under way
     hung: dict[str, int] = field(default_factory=dict)  # public name -> how many checks
 
@@ -461,7 +462,8 @@ def pytest_runtestloop(session):
 def tell(config) -> None:
     """The findings, the summary, and last the hint, which takes a moment."""
     checker, terminal = config.stash[CHECKER], config.pluginmanager.getplugin("terminalreporter")
-    if terminal is None or config.option.tbstyle != "auto" or config.option.collectonly:
+    silent = checker.quiet or config.option.tbstyle != "auto" or config.option.collectonly
+    if terminal is None or silent:
         return
     terminal.ensure_newline()
     tell_failures(terminal, checker)
