@@ -68,7 +68,7 @@ def new_trainer(build, seed: int):
     recipe = SimpleNamespace(**RECIPE, seed=seed)
     torch.manual_seed(recipe.seed)
     model = GPT(vocab, n_embd=64, n_head=4, n_layer=2, block_size=recipe.block_size)
-    return build.Trainer(model, [torch.optim.AdamW(model.parameters())], train_ids, val_ids, recipe)
+    return build.Trainer(model, torch.optim.AdamW(model.parameters()), train_ids, val_ids, recipe)
 
 
 def experiment(build, seed: int = 1337) -> Numbers:
@@ -188,7 +188,7 @@ SABOTAGES = [
     ),
     Sabotage(
         name="constant_rate",
-        old="return min_lr + (max_lr - min_lr) * 0.5 * (1 + math.cos(math.pi * done))",
+        old="return min_lr + (max_lr - min_lr) * 0.5 * (1 + math.cos(math.pi * progress))",
         new="return max_lr",
         predict="The same curve as with the cosine at first; then it stays where the steps are too "
         "long to settle, while the other one sinks.",
@@ -214,9 +214,8 @@ SABOTAGES = [
     Sabotage(
         name="weights_alone_resumed",
         old="""\
-            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-                optimizer.load_state_dict(saved)
-            self.generator.set_state(state["batches"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["batches"])
 """,
         new="",
         predict="A jump of the loss at the restart: AdamW's means start from nothing, as in a run "
@@ -229,7 +228,7 @@ SABOTAGES = [
     ),
     Sabotage(
         name="batches_from_the_start",
-        old="""            self.generator.set_state(state["batches"])
+        old="""        self.generator.set_state(state["batches"])
 """,
         new="",
         predict="The resumed run reads the batches of the first part again. No curve shows it: "
@@ -243,9 +242,7 @@ SABOTAGES = [
     ),
     Sabotage(
         name="no_zero_grad",
-        old="""        for optimizer in self.optimizers:
-            optimizer.zero_grad()
-""",
+        old="        self.optimizer.zero_grad()\n",
         new="",
         predict="Every step follows the sum of all gradients so far. Clipping and AdamW hide the "
         "size of the step, so the run limps on; the gradient norm, at the clip for ever, tells.",
@@ -257,7 +254,7 @@ SABOTAGES = [
     ),
     Sabotage(
         name="leak",
-        old="self.train_ids = train_ids  # (N,)",
+        old="self.train_ids = train_ids",
         new="self.train_ids = torch.cat([train_ids, val_ids])",
         predict="The validation loss is better than it can be: as low as the training loss, where "
         "an honest run of this length lies above it.",

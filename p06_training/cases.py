@@ -23,7 +23,7 @@ from p03_bpe.corpus import load_corpus
 
 from .build import Trainer
 from .doctor import diagnose
-from .train import build_model, build_optimizers
+from .train import build_model, build_optimizer
 
 HELD_OUT = 5000
 
@@ -48,8 +48,8 @@ def make(case: str, seed: int) -> list[dict]:
         recipe.min_lr = recipe.max_lr / 10
     cut = int(0.8 * len(ids))
     model = build_model(recipe)
-    optimizers = build_optimizers(model, recipe)
-    trainer = Trainer(model, optimizers, ids[:cut], ids[cut:][:4000], recipe)
+    optimizer = build_optimizer(model, recipe)
+    trainer = Trainer(model, optimizer, ids[:cut], ids[cut:][:4000], recipe)
     return list(live(trainer, draw))
 
 
@@ -200,10 +200,10 @@ def without_its_optimizer(trainer, draw):
     recipe = trainer.recipe
     recipe.max_lr, recipe.min_lr, recipe.optimizer = draw.choice([0.05, 0.07, 0.1]), 1e-3, "adamw"
     recipe.warmup_steps, recipe.n_layer, recipe.n_embd = recipe.steps // 8, 2, 64
-    trainer.model = trainer.parallel = build_model(recipe)
-    trainer.optimizers = build_optimizers(trainer.model, recipe)
+    trainer.model = build_model(recipe)
+    trainer.optimizer = build_optimizer(trainer.model, recipe)
     yield from until(trainer, int(recipe.steps * draw.uniform(0.25, 0.4)))
-    trainer.optimizers = build_optimizers(trainer.model, recipe)
+    trainer.optimizer = build_optimizer(trainer.model, recipe)
     yield from trainer.run()
 
 
@@ -214,7 +214,7 @@ def from_old_weights(trainer, draw):
     old = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     yield from until(trainer, when)
     trainer.model.load_state_dict(old)
-    trainer.optimizers = build_optimizers(trainer.model, trainer.recipe)
+    trainer.optimizer = build_optimizer(trainer.model, trainer.recipe)
     yield from trainer.run()
 
 
@@ -222,7 +222,7 @@ def without_the_head(trainer, draw):
     """Resumed from a file that lacks a part; the schedule may begin anew as well."""
     yield from until(trainer, somewhere(trainer, draw))
     trainer.model.head.load_state_dict(build_model(trainer.recipe).head.state_dict())
-    trainer.optimizers = build_optimizers(trainer.model, trainer.recipe)
+    trainer.optimizer = build_optimizer(trainer.model, trainer.recipe)
     if draw.random() < 0.5:
         yield from trainer.run()
         return
@@ -249,8 +249,7 @@ def validated_on_training_text(trainer, draw):
 
 
 def never_zeroed(trainer, draw):
-    for optimizer in trainer.optimizers:
-        optimizer.zero_grad = lambda: None
+    trainer.optimizer.zero_grad = lambda: None
     yield from trainer.run()
 
 
@@ -262,7 +261,9 @@ def not_a_number(trainer, draw):
 
 
 def until(trainer: Trainer, step: int) -> Iterator[dict]:
-    yield from trainer.run(stop=lambda: trainer.steps_done >= step)
+    rows = trainer.run()
+    while trainer.steps_done < min(step, trainer.recipe.steps):
+        yield next(rows)
 
 
 def somewhere(trainer: Trainer, draw) -> int:

@@ -33,8 +33,10 @@ from p05_gpt.build import get_batch, loss
 from p05_gpt.measure import RECIPE_LOSS, RECIPE_STEPS, recipe_seconds, seconds
 
 from . import train
-from .build import Trainer, clip_grad_norm, save_checkpoint
+from .build import clip_grad_norm
+from .checkpoints import save_checkpoint
 from .doctor import diagnose
+from .trainer import Trainer
 
 WORKERS = (1, 8, 64, 1024)
 FASTER = 100  # a GPU for a core, to see what that leaves of the plan
@@ -54,10 +56,10 @@ def new_run(folder: Path, **changed) -> tuple[Trainer, dict]:
     config = run.config_of(args, tokenizer, torch.device("cpu"), digest) | changed
     config = SimpleNamespace(**config | {"torch_version": str(torch.__version__)})
     model = train.build_model(config)
-    optimizers = train.build_optimizers(model, config)
+    optimizer = train.build_optimizer(model, config)
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     job = {"folder": folder, "tokenizer": tokenizer, "tokens_per_char": tokens_per_char}
-    return Trainer(model, optimizers, train_ids, val_ids, config), job
+    return Trainer(model, optimizer, train_ids, val_ids, config), job
 
 
 # overhead
@@ -65,15 +67,13 @@ def new_run(folder: Path, **changed) -> tuple[Trainer, dict]:
 
 def bare_steps(trainer: Trainer, n: int) -> float:
     """Seconds for n steps with nothing around them: batch, loss, gradients, update."""
-    config = trainer.recipe
+    config, loop = trainer.recipe, trainer.loop
     start = time.perf_counter()
     for _ in range(n):
-        x, y = get_batch(trainer.train_ids, config.block_size, config.batch_size, trainer.generator)
-        for optimizer in trainer.optimizers:
-            optimizer.zero_grad()
+        x, y = get_batch(loop.train_ids, config.block_size, config.batch_size, loop.generator)
+        trainer.optimizer.zero_grad()
         loss(trainer.model(x), y).backward()
-        for optimizer in trainer.optimizers:
-            optimizer.step()
+        trainer.optimizer.step()
     return time.perf_counter() - start
 
 
@@ -99,7 +99,7 @@ def overhead(args):
         length = train.parse_flags([])[1].steps
         row = {"step": 0, "seconds": 0.0, "train_loss": 4.0, "lr": 4e-3, "grad_norm": 0.5}
         trainer.metrics = [row | {"step": step} for step in range(1, length + 1)]
-        trainer.steps_done = length
+        trainer.steps_done = trainer.loop.steps_done = length
         bare_steps(trainer, 5)
         bare, looped = [], []
         for _ in range(args.repeats):
@@ -108,7 +108,7 @@ def overhead(args):
         parameters = list(trainer.model.parameters())
         clip = seconds(lambda: clip_grad_norm(parameters, 1.0), 20)
         warn = seconds(lambda: diagnose(trainer.metrics), 3) / 20
-        muon = trainer.optimizers[1]
+        muon = trainer.optimizer.optimizers[1]
         theirs = torch.optim.Muon(muon.param_groups[0]["params"], ns_steps=train.MUON_STEPS)
         one, other = seconds(muon.step, 20), seconds(theirs.step, 20)
     both = [b / a - 1 for a, b in zip(bare, looped, strict=True)]

@@ -16,7 +16,8 @@ class Muon(torch.optim.Muon):
 
     PyTorch's own computes in bfloat16, matrix by matrix. On a CPU without instructions for
     bfloat16, so on most laptops, that is most of a training step. `adjust_lr_fn` stays at its
-    default here: the rate of a tall matrix is multiplied by sqrt(R / C).
+    default here: the rate of a tall matrix is multiplied by sqrt(R / C). A group may have an
+    "lr_factor", by which its rate is multiplied: a schedule gives all groups the same "lr".
     """
 
     @torch.no_grad()
@@ -37,9 +38,10 @@ class Muon(torch.optim.Muon):
                 update = orthogonal(
                     update, group["ns_coefficients"], group["ns_steps"], group["eps"]
                 )
-                rate = group["lr"] * max(1.0, R / C) ** 0.5
+                lr = group["lr"] * group.get("lr_factor", 1.0)
+                rate = lr * max(1.0, R / C) ** 0.5
                 for parameter, change in zip(alike, update, strict=True):
-                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                    parameter.mul_(1 - lr * group["weight_decay"])
                     parameter.add_(change, alpha=-rate)
 
     def mean_of(self, parameter: torch.Tensor) -> torch.Tensor:
@@ -48,6 +50,32 @@ class Muon(torch.optim.Muon):
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
         return state["momentum_buffer"]
+
+
+class Combined:
+    """Several optimizers in the place of one: one rate, one step, one state."""
+
+    def __init__(self, *optimizers: torch.optim.Optimizer):
+        self.optimizers = optimizers
+
+    @property
+    def param_groups(self) -> list[dict]:
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none)
+
+    def step(self) -> None:
+        for optimizer in self.optimizers:
+            optimizer.step()
+
+    def state_dict(self) -> dict:
+        return {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}
+
+    def load_state_dict(self, state: dict) -> None:
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
 
 
 def orthogonal(

@@ -52,7 +52,7 @@ def test_the_damage_is_one_batch_and_heavy():
 
 def test_the_update_is_measured_against_the_weights():
     trainer = break_it.new_trainer(build, 1)
-    trainer.optimizers = [torch.optim.SGD(trainer.model.parameters())]
+    trainer.optimizer = torch.optim.SGD(trainer.model.parameters())
     trainer.recipe.clip = math.inf
     size = math.sqrt(sum(p.detach().square().sum().item() for p in trainer.model.parameters()))
     row = break_it.watched_step(trainer)

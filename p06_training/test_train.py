@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from p05_gpt import run
-from p06_training import build, doctor, train
+from p06_training import build, checkpoints, doctor, train
 from p06_training.doctor import Finding
 
 SMALL = ["--n-layer=1", "--n-head=2", "--n-embd=16", "--block-size=8", "--batch-size=4"]
@@ -70,7 +70,7 @@ def without_time(rows):
 
 
 def state_of(folder, name="step_0000030.pt"):
-    return build.load_checkpoint(folder / "checkpoints" / name)
+    return checkpoints.load_checkpoint(folder / "checkpoints" / name)
 
 
 def tensors(state):
@@ -217,7 +217,7 @@ MOMENTS = [
 ] + [
     (build.os, "fsync", n, f"while a file is forced to the disk the {n}. time") for n in (3,)
 ] + [
-    (build.Trainer, "backward", n, f"in step {n}") for n in (1, 8, 30)
+    (build, "clip_grad_norm", n, f"in step {n}") for n in (1, 8, 30)
 ] + [
     (build, "evaluate", n, f"in validation {n}") for n in (1, 5)
 ]  # fmt: skip
@@ -252,7 +252,7 @@ def test_a_run_that_dies_anywhere_goes_on_exactly(
 def test_dropout_goes_on_exactly_too(text_file, tmp_path, monkeypatch):
     more = ["--dropout", 0.3, "--optimizer", "adamw"]
     assert train.main(flags(text_file, tmp_path / "a", *more)) == 0
-    real = build.Trainer.backward
+    real = build.Trainer.step
 
     def dies(trainer):
         if trainer.steps_done == 17:
@@ -260,7 +260,7 @@ def test_dropout_goes_on_exactly_too(text_file, tmp_path, monkeypatch):
         return real(trainer)
 
     with monkeypatch.context() as patch:
-        patch.setattr(build.Trainer, "backward", dies)
+        patch.setattr(build.Trainer, "step", dies)
         with pytest.raises(Killed):
             train.main(flags(text_file, tmp_path / "b", *more))
     assert train.main(["--resume", "--out", str(tmp_path / "b")]) == 0
@@ -310,7 +310,7 @@ def test_a_signal_finishes_the_step_and_says_how_to_go_on(text_file, tmp_path, c
 def test_a_second_signal_ends_at_once_and_the_run_goes_on_exactly(
     straight, text_file, tmp_path, capsys, monkeypatch
 ):
-    real = build.Trainer.backward
+    real = build.Trainer.step
 
     def interrupted_twice(trainer):
         if trainer.steps_done == 17:
@@ -319,7 +319,7 @@ def test_a_second_signal_ends_at_once_and_the_run_goes_on_exactly(
         return real(trainer)
 
     with monkeypatch.context() as patch:
-        patch.setattr(build.Trainer, "backward", interrupted_twice)
+        patch.setattr(build.Trainer, "step", interrupted_twice)
         assert train.main(flags(text_file, tmp_path / "run")) == 130
     said = capsys.readouterr().err
     assert "stopped at once" in said and f"--resume --out {tmp_path / 'run'}" in said
@@ -367,7 +367,7 @@ class Hostile:
 def test_nothing_in_a_file_is_run(straight, tmp_path, capsys):
     newest = cut_back(straight, tmp_path / "run")
     state = build.load_checkpoint(newest)
-    build.save_checkpoint(newest, state | {"random": Hostile(tmp_path / "trap")})
+    build.save_checkpoint(newest, state | {"loop": Hostile(tmp_path / "trap")})
     assert train.main(["--resume", "--out", str(tmp_path / "run")]) == 0
     assert not (tmp_path / "trap").exists()
     assert "holds more than tensors and numbers" in capsys.readouterr().err

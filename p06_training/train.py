@@ -10,6 +10,7 @@ batch:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import io
 import json
@@ -28,14 +29,15 @@ from p05_gpt import mine, run
 from p05_gpt.build import GPT
 from p05_gpt.train import add_flags, glimpse, write
 
-from .build import MAY_DIFFER, CheckpointError, Trainer, save_checkpoint
-from .muon import Muon
+from .checkpoints import CheckpointError, remove_unfinished, save_checkpoint
+from .muon import Combined, Muon
+from .trainer import MAY_DIFFER, Trainer
 
 DEFAULT_OUT = "runs/p06_training"
 USES = ("p03_bpe", "p04_attention", "p05_gpt", "p06_training")  # what --mine can replace
 MUON_FACTOR = 3.0  # Muon's rate on the matrices is this times AdamW's on the rest
 MUON_STEPS = 3  # of Newton-Schulz; five, its default, cost more and give the same losses here
-SKIPS_IN_A_ROW = 20  # so many useless steps, and the run ends
+MAX_CONSECUTIVE_SKIPS = 20  # so many useless steps, and the run ends
 PRESETS = {
     "default": {"batch_size": 16, "steps": 2000, "eval_every": 100},
     "long": {
@@ -98,7 +100,7 @@ def parse_flags(argv: list[str] | None) -> tuple[Parser, argparse.Namespace, dic
         type=positive,
         default=1.0,
         metavar="NORM",
-        help="the longest gradient that is let through; default: %(default)s",
+        help="largest norm of the gradient; default: %(default)s",
     )
     add(
         "--accumulate",
@@ -152,7 +154,7 @@ def fraction(text: str) -> float:
     return number
 
 
-# From flags to a run that can begin or go on. Only the first process reads and writes files.
+# From flags to a run that can begin or go on. Only rank 0 reads and writes files.
 
 
 def open_run(args, given: dict, processes: int) -> dict:
@@ -277,7 +279,7 @@ def build_model(config: SimpleNamespace) -> GPT:
     return model.to(config.device)
 
 
-def build_optimizers(model: GPT, config) -> list[torch.optim.Optimizer]:
+def build_optimizer(model: GPT, config) -> torch.optim.Optimizer | Combined:
     """AdamW; or Muon for the matrices in the blocks, and AdamW for the rest."""
     matrices = [p for p in model.blocks.parameters() if p.ndim == 2]
     if config.optimizer == "adamw":
@@ -288,19 +290,17 @@ def build_optimizers(model: GPT, config) -> list[torch.optim.Optimizer]:
         {"params": [p for p in rest if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in rest if p.ndim == 1], "weight_decay": 0.0},
     ]
-    optimizers = [torch.optim.AdamW(groups, lr=config.max_lr, betas=(0.9, 0.95), fused=True)]
-    if matrices:
-        group = {"params": matrices, "lr_factor": MUON_FACTOR}
-        optimizers.append(
-            Muon(
-                [group],
-                lr=config.max_lr,
-                weight_decay=config.weight_decay,
-                momentum=0.9,
-                ns_steps=MUON_STEPS,
-            )
-        )
-    return optimizers
+    adamw = torch.optim.AdamW(groups, lr=config.max_lr, betas=(0.9, 0.95), fused=True)
+    if not matrices:
+        return adamw
+    muon = Muon(
+        [{"params": matrices, "lr_factor": MUON_FACTOR}],
+        lr=config.max_lr,
+        weight_decay=config.weight_decay,
+        momentum=0.9,
+        ns_steps=MUON_STEPS,
+    )
+    return Combined(adamw, muon)
 
 
 # Processes
@@ -319,8 +319,8 @@ def join_processes(device: str) -> tuple[int, int]:
     return distributed.get_rank(), distributed.get_world_size()
 
 
-def from_first(make, rank: int, processes: int):
-    """What make() returns in the first process, given to all; a mistake ends all of them."""
+def from_rank_0(make, rank: int, processes: int):
+    """What make() returns in rank 0, given to all; a UsageError there ends all of them."""
     box = [None]
     if rank == 0:
         try:
@@ -339,15 +339,14 @@ def from_first(make, rank: int, processes: int):
 
 def train(args, given: dict, rank: int, processes: int) -> int:
     """One run, or the rest of one; returns the exit status."""
-    job = from_first(lambda: open_run(args, given, processes), rank, processes)
+    job = from_rank_0(lambda: open_run(args, given, processes), rank, processes)
     folder, config = job["folder"], SimpleNamespace(**job["config"])
+    train_ids, val_ids = (job[name].to(config.device) for name in ("train_ids", "val_ids"))
     model = build_model(config)
-    parallel = nn.parallel.DistributedDataParallel(model) if processes > 1 else None
     torch.manual_seed(config.seed + rank)  # dropout: every process has its own
-    optimizers = build_optimizers(model, config)
-    trainer = Trainer(model, optimizers, job["train_ids"], job["val_ids"], config, parallel)
+    trainer = Trainer(model, build_optimizer(model, config), train_ids, val_ids, config)
     if args.resume:
-        note, state = from_first(lambda: go_on(trainer, job, processes), rank, processes)
+        note, state = from_rank_0(lambda: go_on(trainer, job, processes), rank, processes)
         if rank > 0:
             trainer.load_state(state)
     elif rank == 0:
@@ -362,8 +361,8 @@ def train(args, given: dict, rank: int, processes: int) -> int:
     print(
         f"{n_parameters:,} parameters on {config.device}"
         + (f" in {processes} processes" if processes > 1 else "")
-        + f"; {len(trainer.train_ids):,} tokens to train on, "
-        f"{len(trainer.val_ids):,} to validate on, a vocabulary of {vocab:,}\n"
+        + f"; {len(train_ids):,} tokens to train on, "
+        f"{len(val_ids):,} to validate on, a vocabulary of {vocab:,}\n"
         f"guessing costs {math.log(vocab):.3f} nats per token, a bigram model {bigram:.3f}; "
         + (note if args.resume else f"writing to {folder}")
     )
@@ -401,8 +400,7 @@ def go_on(trainer: Trainer, job: dict, processes: int) -> tuple[str, dict]:
     trainer.warnings()  # said before the stop
     lines = "".join(json.dumps(row) + "\n" for row in trainer.metrics)
     try:
-        for partial in (folder / "checkpoints").glob(".*.partial"):
-            partial.unlink()
+        remove_unfinished(folder / "checkpoints")
         run.write_atomically(folder / "metrics.jsonl", lambda file: file.write(lines.encode()))
     except OSError as error:
         raise UsageError(f"cannot write to {folder} ({error.strerror})") from None
@@ -428,7 +426,7 @@ def read_metrics(path: Path, steps_done: int) -> list[dict]:
 
 def stopping(stop, trainer: Trainer):
     """Whether to end before the last step."""
-    return lambda: stop.is_set() or trainer.in_a_row >= SKIPS_IN_A_ROW
+    return lambda: stop.is_set() or trainer.consecutive_skips >= MAX_CONSECUTIVE_SKIPS
 
 
 def follow(trainer: Trainer, stop, job: dict) -> None:
@@ -457,7 +455,7 @@ def follow(trainer: Trainer, stop, job: dict) -> None:
             if trainer.steps_done % config.checkpoint_every == 0:
                 os.fsync(log.fileno())  # no checkpoint is ahead of the metrics
                 trainer.save(checkpoints)
-            if trainer.steps_done % 20 == 0 or "val_loss" in row or trainer.in_a_row == 1:
+            if trainer.steps_done % 20 == 0 or "val_loss" in row or trainer.consecutive_skips == 1:
                 for finding in trainer.warnings():
                     bar.write(
                         f"warning: {finding.name} since step {finding.step}: {finding.evidence}; "
@@ -493,11 +491,11 @@ def finish(trainer: Trainer, job: dict, bigram: float) -> int:
     again = f"python -m p06_training.train --resume --out {folder}"
     if trainer.metrics:
         run.draw_losses(trainer.metrics, config.vocab, bigram, folder / "loss.png")
-    if trainer.in_a_row >= SKIPS_IN_A_ROW:
+    if trainer.consecutive_skips >= MAX_CONSECUTIVE_SKIPS:
         print(
-            f"ended at step {trainer.steps_done}: the gradient has not been a number for "
-            f"{trainer.in_a_row} steps. Metrics and checkpoints are in {folder}. Try a lower "
-            "--max-lr",
+            f"ended at step {trainer.steps_done}: the gradient has been NaN or infinite for "
+            f"{trainer.consecutive_skips} steps. Metrics and checkpoints are in {folder}. Try a "
+            "lower --max-lr",
             file=sys.stderr,
         )
         return 1
@@ -506,7 +504,7 @@ def finish(trainer: Trainer, job: dict, bigram: float) -> int:
         return 0
     if not math.isfinite(trainer.best_loss):
         print(
-            f"the loss is no longer a number; metrics and checkpoints are in {folder}. "
+            f"the loss is NaN or infinite; metrics and checkpoints are in {folder}. "
             "Try a lower --max-lr",
             file=sys.stderr,
         )
@@ -523,7 +521,7 @@ def finish(trainer: Trainer, job: dict, bigram: float) -> int:
         f"{best['val_loss']:.4f} nats per token, {best['val_nats_per_char']:.4f} per character, "
         f"at step {best['step']}\n"
         + (
-            f"{trainer.skipped} steps were skipped for a gradient that is no number\n"
+            f"{trainer.skipped} steps were skipped for a gradient that was NaN or infinite\n"
             if trainer.skipped
             else ""
         )
@@ -538,7 +536,7 @@ def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     print_anything()
     if int(os.environ.get("RANK", 0)) > 0:
-        sys.stdout = io.StringIO()  # the first process speaks for all
+        sys.stdout = io.StringIO()  # rank 0 speaks for all
     parser, args, given = parse_flags(argv)
     rank, processes = join_processes(args.device)
     again = f"python -m p06_training.train --resume --out {args.out or DEFAULT_OUT}"
@@ -555,6 +553,18 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"stopped at once; to go on from the last checkpoint: {again}", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # | head
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"stopped: its output is read no longer; to go on: {again}", file=sys.stderr)
+        return 1
+    except PermissionError as error:
+        print(
+            f"{error.filename} {error.strerror}; the last good checkpoint is kept. "
+            f"When it is free: {again}",
+            file=sys.stderr,
+        )
+        return 1
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise

@@ -1,0 +1,112 @@
+"""A run's checkpoints: the newest three, the newest good one, and errors in one readable line.
+
+Built on the listing's save_checkpoint and load_checkpoint, whoever wrote them.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from . import build
+
+KEPT = 3  # checkpoints of a run, besides the best one
+SECONDS_FOR_A_LOCK = 2.0  # that a virus scanner or another program may hold a file
+
+
+class CheckpointError(ValueError):
+    """A file that is not a whole, unchanged checkpoint of this run; one readable line."""
+
+
+def save_checkpoint(path: str | Path, state: dict) -> None:
+    """The listing's, with a file that is locked for a moment tried again.
+
+    Raises OSError when it cannot be written; what was there before is kept then, and nothing
+    unfinished is left.
+    """
+    path = Path(path)
+    try:
+        retry_while_locked(lambda: build.save_checkpoint(path, state), path)
+    except BaseException:
+        remove_unfinished(path.parent)
+        raise
+    sync_folder(path.parent)
+
+
+def retry_while_locked(write: Callable[[], None], path: Path) -> None:
+    """Call write() until no other program holds `path`, for two seconds at most."""
+    deadline = time.monotonic() + SECONDS_FOR_A_LOCK
+    while True:
+        try:
+            return write()
+        except PermissionError as error:
+            if time.monotonic() > deadline:
+                reason = "is locked by another program, or may not be written"
+                raise PermissionError(error.errno, reason, str(path)) from None
+            time.sleep(0.05)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the disk keep the names in a folder; Windows does so by itself."""
+    if os.name != "nt":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a save that did not come to its end has left."""
+    for partial in folder.glob(".*.partial"):
+        partial.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: str | Path) -> dict:
+    """The listing's, with a CheckpointError for whatever keeps the file from being loaded."""
+    try:
+        state = build.load_checkpoint(path)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
+    except pickle.UnpicklingError:
+        raise CheckpointError(f"{path} holds more than tensors and numbers; not loaded") from None
+    except Exception as error:  # of a reader's own listing: any kind
+        reason = first_line(error)
+        raise CheckpointError(reason if str(path) in reason else f"{path}: {reason}") from None
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path} does not hold a dictionary")
+    return state
+
+
+def first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__
+
+
+def save_newest(folder: Path, step: int, state: dict, keep: int = KEPT) -> Path:
+    """Write step_NNNNNNN.pt into `folder` and remove all but the newest `keep` up to it."""
+    path = folder / f"step_{step:07d}.pt"
+    save_checkpoint(path, state)
+    older = sorted(other for other in folder.glob("step_*.pt") if other.name <= path.name)
+    for other in older[:-keep]:
+        retry_while_locked(other.unlink, other)
+    return path
+
+
+def resume_newest(folder: Path, load_state: Callable[[dict], None]) -> tuple[Path, list[str]]:
+    """Give load_state the newest good checkpoint: its path, and what was wrong with newer ones.
+
+    load_state raises CheckpointError for a state that it cannot use, and so does this when there
+    is none that it can.
+    """
+    complaints = []
+    for path in [*sorted(folder.glob("step_*.pt"), reverse=True), folder / "best.pt"]:
+        try:
+            load_state(load_checkpoint(path))
+            return path, complaints
+        except CheckpointError as error:
+            if path.exists():
+                complaints.append(f"{path.name}: {error}")
+    raise CheckpointError("; ".join(complaints) or f"there is no checkpoint in {folder}")

@@ -1,0 +1,112 @@
+"""The Trainer in many processes, data-parallel: each computes its share of every batch.
+
+All draw the same batch and take every n-th window of it, DistributedDataParallel averages the
+gradients, and so all make the same step, which is that of one process but for rounding.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+
+import torch
+from torch import distributed, nn
+
+from p01_autograd.lab.cli import UsageError
+from p05_gpt.build import get_batch, loss
+
+from .build import Trainer, clip_grad_norm, lr_at
+
+ATTRIBUTES = ("model", "optimizer", "train_ids", "recipe", "generator", "steps_done")
+
+
+class DataParallelTrainer(Trainer):
+    """The listing's Trainer where torch.distributed has been started; recipes and rows are its."""
+
+    def __init__(self, model: nn.Module, optimizer, train_ids, val_ids, recipe):
+        super().__init__(model, optimizer, train_ids, val_ids, recipe)
+        missing = [name for name in ATTRIBUTES if not hasattr(self, name)]
+        if missing:
+            raise UsageError(
+                f"in many processes a Trainer needs the listing's attributes {', '.join(missing)}; "
+                "train in one process, or give them these names"
+            )
+        self.rank, self.processes = distributed.get_rank(), distributed.get_world_size()
+        self.parallel = nn.parallel.DistributedDataParallel(model)
+
+    def step(self) -> dict:
+        """As in the listing, with gradients and loss summed over the processes."""
+        recipe = self.recipe
+        lr = lr_at(
+            self.steps_done,
+            max_lr=recipe.max_lr,
+            min_lr=recipe.min_lr,
+            warmup_steps=recipe.warmup_steps,
+            total_steps=recipe.steps,
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+
+        self.model.train()
+        self.optimizer.zero_grad()
+        train_loss, parts = 0.0, self.parts()
+        for i, (x, y) in enumerate(parts, 1):
+            share = len(x) / (recipe.batch_size * recipe.accumulate)
+            wait = i < len(parts)  # the last part exchanges the gradients of all
+            with self.parallel.no_sync() if wait else contextlib.nullcontext():
+                part = loss(self.parallel(x), y) * share
+                (part * self.processes).backward()  # since the exchange takes the mean
+            train_loss += part.item()
+
+        grad_norm = float(clip_grad_norm(self.model.parameters(), recipe.clip))
+        if math.isfinite(grad_norm):
+            self.optimizer.step()
+        self.steps_done += 1
+        return {
+            "step": self.steps_done,
+            "train_loss": sum_over_ranks(train_loss),
+            "lr": lr,
+            "grad_norm": grad_norm,
+        }
+
+    def parts(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """This process's share of a batch, in parts of at most batch_size / processes windows."""
+        recipe = self.recipe
+        drawn = [
+            get_batch(self.train_ids, recipe.block_size, recipe.batch_size, self.generator)
+            for _ in range(recipe.accumulate)
+        ]
+        at_once = math.ceil(recipe.batch_size / self.processes)
+        x, y = (torch.cat(ids)[self.rank :: self.processes] for ids in zip(*drawn, strict=True))
+        return list(zip(x.split(at_once), y.split(at_once), strict=True))
+
+    def load_state(self, state: dict) -> None:
+        """Go on where state() was taken, in however many processes that was."""
+        super().load_state(state)
+        if self.rank > 0:  # its dropout must not repeat rank 0's
+            torch.manual_seed(self.recipe.seed + self.steps_done * self.processes + self.rank)
+
+
+def in_many_processes() -> bool:
+    """Whether torch.distributed has been started."""
+    return distributed.is_available() and distributed.is_initialized()
+
+
+def this_rank() -> int:
+    """This process's number; rank 0 reads and writes the files."""
+    return distributed.get_rank() if in_many_processes() else 0
+
+
+def sum_over_ranks(number: float) -> float:
+    """The sum of every process's number, in all of them."""
+    if not in_many_processes():
+        return number
+    device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+    total = torch.tensor([number], dtype=torch.float64, device=device)
+    distributed.all_reduce(total)
+    return total.item()
+
+
+def any_rank(flag: bool) -> bool:
+    """True in all processes if it is in one, so that none waits for another that has left."""
+    return sum_over_ranks(float(flag)) > 0
