@@ -81,7 +81,8 @@ MUTANTS = [
     ),
     Mutant(
         "bare_parameters",
-        '            raise ValueError(f"{T} tokens, and the model sees at most {self.block_size}")\n'
+        "            raise ValueError("
+        'f"{T} tokens, and the model sees at most {self.block_size}")\n'
         "        x = self.tok_emb[idx] + self.pos_emb[:T]\n",
         "            pass\n"
         "        x = self.tok_emb[idx] + self.pos_emb[torch.arange(T) % self.block_size]\n",
