@@ -24,9 +24,12 @@ import regex
 from p01_autograd.lab.figures import BROKEN, HEALTHY, subplots
 from p01_autograd.lab.sabotage import Sabotage, main
 
+from .build import GPT4_PATTERN
 from .corpus import load_corpus
+from .fast import apply_merges, learn_merges
 
-VOCAB, TRAIN, VALIDATION = 512, 150_000, 30_000  # tokens, characters, characters
+VOCAB, TRAIN, VALIDATION = 512, 60_000, 20_000  # tokens, characters, characters
+CODE = 100_000  # characters of code, half of them to train on
 SPECIALS = {"<|endoftext|>": 1000}
 SMOOTHING = 10  # how many sightings of a token the single counts weigh
 PROBES = [
@@ -48,7 +51,7 @@ class Numbers:
     nats_per_char: float  # of a bigram model over the tokens, prose
     glued_tokens: int  # learned tokens that the pattern would have cut
     worst_glue: str  # the longest of them
-    other_merges: float  # of the first merges of code, those that the plain form makes otherwise
+    other_merges: float  # of the first merges of code, those that are not the most frequent pairs
     other_ids: float  # lines whose ids are not those of merging by rank within the pattern's chunks
     round_trips_failed: float  # texts that do not come back
     cuts_failed: float  # beginnings of a list of ids that do not decode
@@ -58,13 +61,13 @@ class Numbers:
 
 def experiment(build, seed: int = 1337) -> Numbers:
     """Train, save, load and use a tokenizer of the module."""
-    text, code = load_corpus(), inspect.getsource(argparse)
+    text, code = load_corpus(), inspect.getsource(argparse)[:CODE]
     start = random.Random(seed).randrange(len(text) - TRAIN - VALIDATION)
     prose = text[start : start + TRAIN + VALIDATION]
     code, unseen_code = code[: len(code) // 2], code[len(code) // 2 :]
     unseen = prose[TRAIN:]
     trained = build.RegexTokenizer(build.GPT4_PATTERN)
-    trained.train([prose[:TRAIN], code], VOCAB)
+    trained.train(prose[:TRAIN] + code, VOCAB)
     trained.register_special_tokens(SPECIALS)
     with tempfile.TemporaryDirectory() as folder:
         trained.save(str(Path(folder, "tokenizer")))
@@ -72,7 +75,7 @@ def experiment(build, seed: int = 1337) -> Numbers:
         used.load(str(Path(folder, "tokenizer.model")))
     ids = used.encode(unseen)
     lines = [*(unseen + unseen_code).splitlines(keepends=True), *PROBES]
-    pieces = regex.compile(build.GPT4_PATTERN)
+    pieces = regex.compile(GPT4_PATTERN)
     learned = [trained.vocab[i].decode("utf-8", "replace") for i in trained.merges.values()]
     glued = [token for token in learned if len(pieces.findall(token)) > 1]
     return Numbers(
@@ -82,7 +85,7 @@ def experiment(build, seed: int = 1337) -> Numbers:
         glued_tokens=len(glued),
         worst_glue=", ".join(map(repr, sorted(glued, key=len, reverse=True)[:12])) or "none",
         other_merges=other_merges(build, code[: random.Random(seed).randrange(8_000, 12_000)]),
-        other_ids=share(used.encode(line) != by_rank(build, trained, line) for line in lines),
+        other_ids=share(used.encode(line) != by_rank(trained, line) for line in lines),
         round_trips_failed=share(used.decode(used.encode(line)) != line for line in lines),
         cuts_failed=share(fails_to_decode(used, used.encode("naïve 😀 Ωmega"))),
         ends_lost=share(
@@ -98,19 +101,19 @@ def share(outcomes) -> float:
     return sum(outcomes) / len(outcomes)
 
 
-def by_rank(build, tokenizer, text: str) -> list[int]:
-    """What the ids of a text should be, by the plain form of the algorithm."""
-    chunks = regex.findall(build.GPT4_PATTERN, text)
-    merged = (build.apply_merges(list(chunk.encode("utf-8")), tokenizer.merges) for chunk in chunks)
+def by_rank(tokenizer, text: str) -> list[int]:
+    """What the ids of a text should be: within GPT-4's chunks, the merges in their order."""
+    chunks = regex.findall(GPT4_PATTERN, text)
+    merged = (apply_merges(list(chunk.encode("utf-8")), tokenizer.merges) for chunk in chunks)
     return [i for ids in merged for i in ids]
 
 
 def other_merges(build, code: str) -> float:
-    """The share of a tokenizer's first 40 merges that are not those of the plain form."""
+    """The share of a tokenizer's first 40 merges that are not those they should be."""
     tokenizer = build.RegexTokenizer(build.GPT4_PATTERN)
     tokenizer.train(code, 256 + 40)
-    plain = build.learn_merges(regex.findall(build.GPT4_PATTERN, code), 40)
-    return share(a != b for a, (b, _) in zip(tokenizer.merges, plain, strict=True))
+    expected = learn_merges(regex.findall(GPT4_PATTERN, code), 40)
+    return share(a != b for a, (b, _) in zip(tokenizer.merges, expected, strict=True))
 
 
 def fails_to_decode(tokenizer, ids: list[int]):
@@ -184,13 +187,13 @@ def figure(healthy: list[Numbers], broken: list[Numbers]):
 SABOTAGES = [
     Sabotage(
         name="no_split",
-        old="return pattern.findall(text)",
+        old="return regex.findall(self.pattern, text)",
         new="return [text] if text else []",
         predict="Merges glue the end of one word to the start of the next, and a good part of the "
         "vocabulary is spent on such accidents. Prose takes more tokens, counting pairs of them "
         "predicts it worse, and a line gets other ids by itself than it would within the text.",
         symptom=lambda healthy, broken: (
-            broken.glued_tokens > healthy.glued_tokens + 50
+            broken.glued_tokens > healthy.glued_tokens + (VOCAB - 256) // 5
             and broken.tokens_per_char > healthy.tokens_per_char
             and broken.nats_per_char > healthy.nats_per_char
         ),
@@ -198,10 +201,8 @@ SABOTAGES = [
     ),
     Sabotage(
         name="longest_match",
-        old="        return apply_merges_quickly(ids, self.merges)\n",
-        new="        own = {self.vocab[i]: i for i in [*self.byte_ids, *self.merges.values()]}\n"
-        '        longest = b"|".join(map(regex.escape, sorted(own, key=len, reverse=True)))\n'
-        '        return [own[x] for x in regex.findall(longest, chunk.encode("utf-8"))]\n',
+        old="key=lambda pair: self.merges.get(pair, math.inf)",
+        new='key=lambda pair: -len(self.vocab.get(self.merges.get(pair), b""))',
         predict="Everything decodes, and takes as many tokens as before, to a few percent. But a "
         "share of the lines gets other ids: a model trained on ids by rank meets strange ones.",
         symptom=lambda healthy, broken: (
@@ -213,10 +214,10 @@ SABOTAGES = [
     ),
     Sabotage(
         name="runs_count_once",
-        old="        places = where[pair]\n",
-        new="        places = where[pair]\n"
-        "        if pair[0] == pair[1]:  # of a run, count the first pair\n"
-        "            places = [i for i in places if ids[before[i]] != pair[0]]\n",
+        old="    for pair in pairwise(ids):\n",
+        new="    for i, pair in enumerate(pairwise(ids)):\n"
+        "        if i and ids[i - 1] == ids[i] == ids[i + 1]:  # of a run, count the first pair\n"
+        "            continue\n",
         predict="'aaaa' counts as one pair, not as three, so runs of spaces are merged late. The "
         "merges of code are not those of the book's algorithm; prose has no runs, hardly changes, "
         "and the number of tokens stays within two percent: nobody notices.",
@@ -227,11 +228,11 @@ SABOTAGES = [
             and abs(broken.tokens_per_char / healthy.tokens_per_char - 1) < 0.02
             and abs(broken.code_tokens_per_char / healthy.code_tokens_per_char - 1) < 0.02
         ),
-        caught_by="test_a_run_holds_a_pair_at_every_place",
+        caught_by="test_get_stats_counts_neighbours",
     ),
     Sabotage(
         name="space_thrown_away",
-        old="return pattern.findall(text)",
+        old="return regex.findall(self.pattern, text)",
         new="return text.split()",
         predict="Fewer tokens and fewer nats per character than the healthy one, which looks like "
         "progress, and no text of two words comes back.",
@@ -244,8 +245,8 @@ SABOTAGES = [
     ),
     Sabotage(
         name="strict_decoding",
-        old='errors="replace")\n\n    def save',
-        new='errors="strict")\n\n    def save',
+        old='return text.decode("utf-8", errors="replace")',
+        new='return text.decode("utf-8")',
         predict="Whole texts come back as ever. A model writes a token at a time, and a beginning "
         "that ends inside a character raises.",
         symptom=lambda healthy, broken: (
@@ -255,8 +256,8 @@ SABOTAGES = [
     ),
     Sabotage(
         name="specials_as_text",
-        old="for found in any_of(allowed).finditer(text) if allowed else ():",
-        new="for found in ():",
+        old="        if allowed:\n",
+        new="        if False:\n",
         predict="The end of a document becomes a handful of ordinary tokens. All text comes back; "
         "the model never sees the one id that it is told to stop at.",
         symptom=lambda healthy, broken: broken.ends_lost == 1 and broken.round_trips_failed == 0,
@@ -264,15 +265,15 @@ SABOTAGES = [
     ),
     Sabotage(
         name="text_as_specials",
-        old='allowed = specials if allowed_special == "all" else set()',
-        new="allowed = specials",
+        old='allowed = list(self.special_tokens) if allowed_special == "all" else []',
+        new="allowed = list(self.special_tokens)",
         predict="Who types <|endoftext|> into a prompt ends the document: the injection.",
         symptom=lambda healthy, broken: healthy.smuggled == 0 and broken.smuggled == 1,
         caught_by="test_a_special_token_in_the_text_raises_by_default",
     ),
     Sabotage(
         name="other_pattern",
-        old="        self._use_pattern(lines[1])\n",
+        old="        self.pattern = lines[1]\n",
         new="",
         predict="Trained with GPT-4's pattern, used with GPT-2's. Every text comes back and no "
         "error shows; a share of the lines gets ids that training never produced, code takes more "

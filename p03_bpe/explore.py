@@ -21,8 +21,9 @@ from pathlib import Path
 
 from p01_autograd.lab.cli import Parser, UsageError, at_least, print_anything
 
-from .build import GPT2_PATTERN, GPT4_PATTERN, Pair, RegexTokenizer, learn_merges_quickly, printable
+from .build import GPT2_PATTERN, GPT4_PATTERN
 from .corpus import DataError, gpt2_encoding, load_corpus
+from .fast import Pair, RegexTokenizer, learn_merges, printable
 
 PAGE = Path("runs/p03_bpe/explore.html")
 IN_TERMINAL, IN_PAGE, TREES = 2_000, 20_000, 8  # characters, characters, tokens with their merges
@@ -49,9 +50,9 @@ def trained(name: str, pattern: str, vocab_size: int, texts: list[str]) -> View:
     """A tokenizer trained on texts, with the counts that training saw."""
     tokenizer = RegexTokenizer(pattern)
     chunks = (chunk for text in texts for chunk in tokenizer.split(text))
-    counts = dict(learn_merges_quickly(chunks, vocab_size - 256))
+    counts = dict(learn_merges(chunks, vocab_size - 256))
     tokenizer.merges = {pair: 256 + n for n, pair in enumerate(counts)}
-    tokenizer.register_special_tokens({})
+    tokenizer.build_vocab()
     return View(name, tokenizer, counts)
 
 

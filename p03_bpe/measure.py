@@ -22,18 +22,10 @@ from itertools import chain
 from p01_autograd.lab.cli import measure
 from p01_autograd.lab.figures import BROKEN, HEALTHY, REFERENCE, subplots
 
-from .build import (
-    GPT2_PATTERN,
-    GPT4_PATTERN,
-    BasicTokenizer,
-    RegexTokenizer,
-    get_stats,
-    learn_merges,
-    learn_merges_quickly,
-    merge,
-    printable,
-)
+from . import build
+from .build import GPT2_PATTERN, GPT4_PATTERN, get_stats, merge
 from .corpus import load_corpus
+from .fast import BasicTokenizer, RegexTokenizer, learn_merges, printable
 
 SIZES = [256, 288, 320, 384, 512, 768, 1024, 1536, 2048, 4096, 8192, 16384]
 KNEE = 0.05  # a doubling that saves less than this share of the tokens no longer pays
@@ -60,7 +52,7 @@ def smaller(tokenizer: RegexTokenizer, vocab_size: int) -> RegexTokenizer:
     """The tokenizer as it was when it had learned so many tokens."""
     other = RegexTokenizer(tokenizer.pattern)
     other.merges = dict(list(tokenizer.merges.items())[: vocab_size - 256])
-    other.register_special_tokens({})
+    other.build_vocab()
     return other
 
 
@@ -111,9 +103,9 @@ def curve(rows):
 def merges(args):
     """A hundred merges of Tiny Shakespeare."""
     tokenizer, chunks = RegexTokenizer(), RegexTokenizer().split(load_corpus())
-    found = list(learn_merges_quickly(chunks, 100))
+    found = list(learn_merges(chunks, 100))
     tokenizer.merges = {pair: 256 + i for i, (pair, _) in enumerate(found)}
-    tokenizer.register_special_tokens({})
+    tokenizer.build_vocab()
     shown = [
         f"{n + 1:3} {'|'.join(visible(tokenizer.vocab[i]) for i in pair):9} {count:6,}"
         for n, (pair, count) in enumerate(found)
@@ -142,35 +134,35 @@ def visible(token: bytes) -> str:
     return printable(token).replace(" ", "·")
 
 
-def stamps(pairs) -> list[float]:
-    """When each merge was known, in seconds from the start."""
-    start, found = time.perf_counter(), []
-    for _ in pairs:
-        found.append(time.perf_counter() - start)
-    return found
+def stamps(pairs) -> dict[int, float]:
+    """Seconds from the start until each merge was known."""
+    start = time.perf_counter()
+    return {n: time.perf_counter() - start for n, _ in enumerate(pairs, 1)}
 
 
 def time_(args):
-    """The plain form reads the text for each merge; the quick one, the places of the pair."""
+    """The listing reads the text for each merge; the quick form, the places of the pair."""
     text = load_corpus()[:100_000]
-    chunks = RegexTokenizer().split(text)
+    chunks, listing = RegexTokenizer().split(text), build.RegexTokenizer()
+    until = {n: seconds(lambda n=n: listing.train(text, 256 + n)) for n in (1, 11, 30, 40)}
     forms = {
-        "plain, chunks": (stamps(learn_merges(chunks, 40)), REFERENCE),
-        "quick, one piece": (stamps(learn_merges_quickly([text], 2048)), BROKEN),
-        "quick, chunks": (stamps(learn_merges_quickly(chunks, 2048)), HEALTHY),
+        "listing, chunks": (until, REFERENCE),
+        "quick, one chunk": (stamps(learn_merges([text], 2048)), BROKEN),
+        "quick, chunks": (stamps(learn_merges(chunks, 2048)), HEALTHY),
     }
     print("milliseconds on 100,000 characters")
     print(f"{'':18} until the first     a merge: first ten  31st to 40th  last hundred of 2,048")
     for name, (at, _) in forms.items():
-        last = f"{10 * (at[-1] - at[-101]):14.3f}" if len(at) > 100 else f"{'-':>14}"
+        n = max(at)
+        last = f"{10 * (at[n] - at[n - 100]):14.3f}" if n > 100 else f"{'-':>14}"
         print(
-            f"{name:18} {1e3 * at[0]:15.1f} {1e3 * (at[10] - at[0]) / 10:23.3f}"
-            f" {1e3 * (at[39] - at[29]) / 10:13.3f} {last}"
+            f"{name:18} {1e3 * at[1]:15.1f} {1e3 * (at[11] - at[1]) / 10:23.3f}"
+            f" {1e3 * (at[40] - at[30]) / 10:13.3f} {last}"
         )
 
     figure, ax = subplots()
     for name, (at, colour) in forms.items():
-        ax.plot(range(1, len(at) + 1), at, color=colour, label=name)
+        ax.plot(list(at), list(at.values()), color=colour, label=name)
     ax.set(xscale="log", yscale="log", xlabel="merges", ylabel="seconds since the start")
     ax.legend()
     return figure
@@ -247,8 +239,8 @@ def speed(args):
     text, short = load_corpus(), load_corpus()[:100_000]
     print("training a vocabulary of 1,024 on 100,000 characters")
     for cls in (RegexTokenizer, BasicTokenizer):
-        chunks = list(chain.from_iterable(cls().chunks([short])))
-        plain = seconds(lambda chunks=chunks: list(learn_merges(chunks, 768)))
+        listing = getattr(build, cls.__name__)
+        plain = seconds(lambda listing=listing: trained(short, 1024, listing))
         ours = seconds(lambda cls=cls: trained(short, 1024, cls), 3)
         print(
             f"  {cls.__name__:15} {ours:7.3f} s, minbpe's algorithm {plain:6.2f} s:"

@@ -11,8 +11,9 @@ from p03_bpe.break_it import SABOTAGES
 
 @pytest.fixture(autouse=True)
 def less_text(monkeypatch):
-    monkeypatch.setattr(break_it, "TRAIN", 40_000)
-    monkeypatch.setattr(break_it, "VALIDATION", 6_000)
+    sizes = {"TRAIN": 12_000, "VALIDATION": 5_000, "CODE": 24_000, "VOCAB": 384}
+    for name, size in sizes.items():
+        monkeypatch.setattr(break_it, name, size)
 
 
 @pytest.mark.parametrize("sabotage", SABOTAGES, ids=lambda sabotage: sabotage.name)
@@ -25,7 +26,7 @@ def test_by_rank_is_what_encoding_should_give():
     tokenizer = build.RegexTokenizer(build.GPT4_PATTERN)
     tokenizer.train("the other there, then\n" * 3, 262)
     for text in ("the thing", "other\n\n  then"):
-        assert break_it.by_rank(build, tokenizer, text) == tokenizer.encode(text)
+        assert break_it.by_rank(tokenizer, text) == tokenizer.encode(text)
 
 
 def test_a_pair_seen_in_training_costs_less():

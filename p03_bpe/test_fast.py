@@ -1,4 +1,4 @@
-"""The quick forms are the plain ones, merge for merge, id for id, on texts made to be difficult."""
+"""The quick forms give what the listing gives, merge for merge, id for id, on difficult texts."""
 
 import random
 import re
@@ -8,15 +8,11 @@ from itertools import chain
 
 import pytest
 import regex
+import tiktoken
 
-from p03_bpe import GPT2_PATTERN, GPT4_PATTERN, BasicTokenizer, RegexTokenizer, build
-from p03_bpe.build import (
-    apply_merges,
-    apply_merges_quickly,
-    for_ascii,
-    learn_merges,
-    learn_merges_quickly,
-)
+from p03_bpe import GPT2_PATTERN, GPT4_PATTERN, build, fast
+from p03_bpe.corpus import load_corpus
+from p03_bpe.fast import BasicTokenizer, RegexTokenizer, apply_merges, for_ascii, learn_merges
 
 PATTERNS = [GPT2_PATTERN, GPT4_PATTERN]
 
@@ -45,21 +41,82 @@ def difficult(kind, draw):
 KINDS = ["one letter", "two letters", "words", "runs", "doubled", "spaces", "all planes"]
 
 
+BOTH = pytest.mark.parametrize("cls", ["BasicTokenizer", "RegexTokenizer"], ids=["basic", "regex"])
+
+
+def trained(cls, text, vocab_size):
+    tokenizer = cls()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tokenizer.train(text, vocab_size)
+    return tokenizer
+
+
+@BOTH
 @pytest.mark.parametrize("kind", KINDS)
-def test_quick_is_plain(kind):
+def test_quick_is_what_the_listing_gives(cls, kind):
     draw = random.Random(kind)
     for _ in range(25):
-        texts = [difficult(kind, draw) for _ in range(draw.choice([1, 1, 4]))]
-        for chunks in (texts, [chunk for text in texts for chunk in RegexTokenizer().split(text)]):
-            known = {}
-            quick = list(learn_merges_quickly(chunks, 60, known))
-            assert quick == list(learn_merges(chunks, 60)), texts
-            merges = {pair: 256 + n for n, (pair, _) in enumerate(quick)}
-            for chunk in (*chunks, difficult(kind, draw)):
-                ids = list(chunk.encode("utf-8"))
-                expected = apply_merges(ids, merges)
-                assert apply_merges_quickly(ids, merges) == expected, chunk
-                assert known.get(chunk, expected) == expected, chunk
+        text, other = difficult(kind, draw), difficult(kind, draw)
+        plain, quick = (trained(getattr(m, cls), text, 316) for m in (build, fast))
+        assert list(quick.merges.items()) == list(plain.merges.items()), text
+        assert quick.vocab == plain.vocab
+        for probe in (text, other):  # text: from memory
+            assert quick.encode(probe) == plain.encode(probe), (text, probe)
+        ids = draw.choices(range(len(plain.vocab)), k=20)
+        assert quick.decode(ids) == plain.decode(ids)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_quick_is_what_the_listing_gives_for_single_chunks(kind):
+    draw = random.Random(kind)
+    for _ in range(25):
+        texts = [difficult(kind, draw) for _ in range(4)]
+        known, plain = {}, build.BasicTokenizer()
+        plain.split = lambda texts: texts  # each a chunk
+        pairs = dict(learn_merges(texts, 60, known))
+        merges = plain.merges = {pair: 256 + n for n, pair in enumerate(pairs)}
+        for chunk in (*texts, difficult(kind, draw)):
+            expected = plain.encode(chunk)
+            assert apply_merges(list(chunk.encode("utf-8")), merges) == expected, chunk
+            assert known.get(chunk, expected) == expected, chunk
+
+
+@BOTH
+def test_quick_is_what_the_listing_gives_on_the_beginning_of_the_corpus(cls):
+    text = load_corpus()[:12_000]
+    plain, quick = (trained(getattr(module, cls), text[:8_000], 300) for module in (build, fast))
+    assert list(quick.merges.items()) == list(plain.merges.items())
+    unseen = text[8_000:] if cls == "RegexTokenizer" else text[8_000:8_600]
+    assert quick.encode(unseen) == plain.encode(unseen)
+
+
+def test_special_tokens_are_those_of_the_listing():
+    draw, specials = random.Random(7), {"<|e|>": 900, "<|e|>!": 901, "a": 902}
+    plain, quick = (trained(m.RegexTokenizer, "abc abc <|e|> " * 3, 270) for m in (build, fast))
+    for tokenizer in (plain, quick):
+        tokenizer.register_special_tokens(specials)
+    for _ in range(200):
+        text = "".join(draw.choices(["<|e|>", "!", "a", "b", " abc", "<|", "|>", "\n"], k=6))
+        for allowed in ("all", "none", "none_raise", {"<|e|>"}, {"<|e|>!", "a"}, {"<|e|>", "zz"}):
+            ids = []
+            for tokenizer in (plain, quick):
+                try:
+                    ids.append(tokenizer.encode(text, allowed))
+                except ValueError:
+                    ids.append("refused")
+            assert ids[0] == ids[1], (text, allowed)
+
+
+def test_files_go_from_one_to_the_other(tmp_path):
+    plain, quick = (trained(module.RegexTokenizer, "abc abc ab", 260) for module in (build, fast))
+    for tokenizer, name in ((plain, "plain"), (quick, "quick")):
+        tokenizer.register_special_tokens({"<|e|>": 900})
+        tokenizer.save(str(tmp_path / name))
+    assert (tmp_path / "plain.model").read_bytes() == (tmp_path / "quick.model").read_bytes()
+    other = build.RegexTokenizer("x|.")
+    other.load(str(tmp_path / "quick.model"))
+    assert vars(other) == vars(plain)
 
 
 @pytest.mark.parametrize("pattern", PATTERNS, ids=["gpt2", "gpt4"])
@@ -149,19 +206,14 @@ def test_other_merges_are_not_answered_from_memory():
 def test_what_is_remembered_has_an_end(monkeypatch):
     tokenizer = BasicTokenizer()
     tokenizer.encode("x" * 1000)
-    assert not tokenizer._known, "a long chunk was kept"
-    monkeypatch.setattr(build, "MANY", 50)
+    assert tokenizer._known == {}, "a long chunk was kept"
+    monkeypatch.setattr(fast, "MANY", 50)
     tokenizer, text = RegexTokenizer(), "".join(f" {n}" for n in range(1000))
     assert tokenizer.decode(tokenizer.encode(text)) == text
     assert 0 < len(tokenizer._known) <= 50
 
 
-# Patterns and tiktoken
-
-
-def test_a_pattern_with_a_group_is_refused():
-    with pytest.raises(ValueError, match=r"use \(\?:"):
-        RegexTokenizer(r"(a|b)+|.")
+# tiktoken
 
 
 @pytest.mark.parametrize("cls", [BasicTokenizer, RegexTokenizer], ids=["basic", "regex"])
@@ -178,3 +230,23 @@ def test_tiktoken_gives_the_same_ids_on_difficult_texts(cls):
         for _ in range(10):
             text = difficult(kind, draw)
             assert encoding.encode(text) == tokenizer.encode(text), (kind, text)
+
+
+def test_from_tiktoken_gives_the_same_ids():
+    by_size = [bytes([b]) for b in (*range(97, 123), *range(97), *range(123, 256))]
+    extra = [b"he", b"th", b"the", b"34", b" the", b"er", b"ther", b" t", b"\xc3\xa9"]
+    encoding = tiktoken.Encoding(
+        "shuffled",
+        pat_str=GPT4_PATTERN,
+        special_tokens={"<|end|>": 500},
+        mergeable_ranks={token: rank for rank, token in enumerate(by_size + extra)},
+    )
+    tokenizer = RegexTokenizer.from_tiktoken(encoding)
+    for text in ("a", "the other there then", "thé 1234 THE\n\n", "naïve 東京 😀"):
+        ids = tokenizer.encode(text)
+        assert ids == encoding.encode(text), text
+        assert tokenizer.decode(ids) == text
+    text = "a<|end|>"
+    assert tokenizer.encode(text, "all") == encoding.encode(text, allowed_special="all")
+    again = tokenizer.to_tiktoken("again")
+    assert again._mergeable_ranks == encoding._mergeable_ranks
