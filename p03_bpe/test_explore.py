@@ -1,5 +1,6 @@
 """The explorer: nothing of the text is lost or let loose, and mistakes end with one line."""
 
+import os
 import re
 
 import pytest
@@ -99,6 +100,15 @@ def test_mistakes_end_with_one_line(argv, says, capsys, tmp_path):
         explore.main(argv)
     err = capsys.readouterr().err
     assert end.value.code == 2 and err.count("\n") == 1 and says in err
+
+
+def test_a_reader_who_has_seen_enough_gets_no_traceback(monkeypatch):
+    """python -m p03_bpe.explore TEXT --merges | head -1"""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w", encoding="utf-8") as pipe:
+        monkeypatch.setattr(explore.sys, "stdout", pipe)
+        assert explore.main(["the thing", "--merges", "--vocab-size", "270"]) == 0
 
 
 def test_a_text_that_looks_like_a_file_can_be_given():

@@ -101,7 +101,7 @@ def bpe_training(vocab_size: int, repeats: int) -> Pairs:
 
 def minbpe_training(repeats: int) -> Pairs:
     """The first 100,000 characters, with the same pattern; minbpe takes half a minute."""
-    from p03_bpe.build import GPT2_PATTERN, RegexTokenizer
+    from p03_bpe import GPT2_PATTERN, RegexTokenizer
     from p03_bpe.corpus import load_corpus
 
     theirs, text = importlib.import_module("minbpe").RegexTokenizer, load_corpus()[:100_000]
@@ -114,7 +114,7 @@ def minbpe_training(repeats: int) -> Pairs:
 
 def minbpe_encoding(repeats: int) -> Pairs:
     """Tiny Shakespeare into ids, with the same merges."""
-    from p03_bpe.build import GPT2_PATTERN, RegexTokenizer
+    from p03_bpe import GPT2_PATTERN, RegexTokenizer
     from p03_bpe.corpus import load_corpus
 
     other = importlib.import_module("minbpe").RegexTokenizer(GPT2_PATTERN)
