@@ -599,10 +599,15 @@ def test_regex_golden_merges_and_ids(build):
     must_be(tokenizer.encode(GOLDEN_TEXT), GOLDEN_IDS, GOLDEN_TEXT)
 
 
+# The last word is merged last: a wrong cut before it leaves it in parts.
 GPT2_PIECES = [
-    *("Hello", " world", "'s", "   ", " x", " =", " 123", "!!", " \n", " tab", "'ll", "\n\n"),
+    *("We", "'re", " Hello", " world", "'s", "   ", " x", " =", " 123", "!!", " \n", " tab"),
+    *("'ll", "'ve", "'d", "'m", "'t", " 東京", "\n\n", " qwertyuiop"),
 ]
-GPT4_PIECES = ["Hello", " world", "'S", "   ", " x", " =", " ", "123", "4", "!!", " \n", "'LL", "x"]
+GPT4_PIECES = [
+    *("We", "'RE", " Hello", "(world", "'S", "   ", " x", " =", " ", "123", "4", "!!\n", " \n"),
+    *("'LL", "x", "'ve", "'D", "'m", "'t", "\tif", " 東京", "\n\n", " qwertyuiop"),
+]
 
 
 @pytest.mark.step(6)
