@@ -2,6 +2,7 @@
 
     python scripts/bench.py              every row; about four minutes on two cores
     python scripts/bench.py p03 p04      the rows of these projects
+    python scripts/bench.py busy         the same commands beside other busy programs
 
 A row runs ours and the other one by turns, so that whatever slows the machine slows both, and
 shows the median times, the median of the ratios (below 1: ours is faster) and between which values
@@ -16,6 +17,7 @@ import functools
 import gc
 import importlib
 import json
+import os
 import random
 import statistics
 import subprocess
@@ -23,8 +25,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import p01_autograd.lab.threads  # noqa: F401  isort: skip
 from p01_autograd.lab.cli import Parser, at_least, print_anything
 
 Pairs = Iterator[tuple[float, float]]  # seconds: ours, the other one
@@ -139,7 +143,7 @@ def attention(B: int, T: int, C: int, n_head: int, repeats: int) -> Pairs:
     """Forward and backward, written out and with PyTorch's fused kernel; projections included."""
     import torch
 
-    from p04_attention.build import CausalSelfAttention
+    from p04_attention import BlockedSelfAttention
     from p04_attention.measure import FusedAttention
 
     x, upstream = torch.randn(B, T, C, requires_grad=True), torch.randn(B, T, C)
@@ -148,32 +152,44 @@ def attention(B: int, T: int, C: int, n_head: int, repeats: int) -> Pairs:
         for _ in range(10):
             module(x).backward(upstream)
 
-    ours, other = CausalSelfAttention(C, n_head), FusedAttention(C, n_head)
+    ours, other = BlockedSelfAttention(C, n_head), FusedAttention(C, n_head)
     return by_turns(lambda: passes(ours), lambda: passes(other), repeats)
 
 
 def time_to_loss(module: str, repeats: int) -> Pairs:
-    """A default run until it passes the loss of nanoGPT's CPU recipe, and that recipe; by seeds."""
-    from p05_gpt.measure import recipe_seconds
+    """A default run until it passes the loss of nanoGPT's CPU recipe, and that recipe; by seeds.
 
+    Both from the start of the process: imports, corpus and tokenizer are part of what one waits
+    for.
+    """
     for seed in range(1, min(repeats, 3) + 1):
-        theirs = recipe_seconds(200, seed)  # the time of 200 of its 2,000 steps, times ten
+        theirs = seconds_of_the_recipe(seed)
         yield seconds_to_loss(module, seed), theirs
 
 
+def seconds_of_the_recipe(seed: int) -> float:
+    """What comes before its first step, and ten times the time of 200 of its 2,000 steps."""
+    code = f"from p05_gpt.measure import recipe_seconds; print(recipe_seconds(200, {seed}))"
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    all_steps = float(done.stdout.split()[-1])
+    return time.perf_counter() - start - all_steps / 10 + all_steps
+
+
 def seconds_to_loss(module: str, seed: int) -> float:
-    """In the training loop of that command, which is ended when it is there."""
+    """From the start of that command, which is ended when it is there."""
     from p05_gpt.measure import RECIPE_LOSS
 
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", module, "--seed", str(seed), "--out", f"{folder}/run"]
+        start = time.perf_counter()
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             while process.poll() is None:
-                time.sleep(0.5)
+                time.sleep(0.2)
                 for row in metrics(Path(folder, "run", "metrics.jsonl")):
                     if row.get("val_nats_per_char", RECIPE_LOSS) < RECIPE_LOSS:
-                        return row["seconds"]
+                        return time.perf_counter() - start
         finally:
             process.kill()
             process.wait()
@@ -209,6 +225,60 @@ ROWS = {  # what is timed: (project, the other one, pairs)
 }
 
 
+# Beside other programs
+
+
+@contextmanager
+def busy_programs(count: int):
+    """So many programs that do nothing but work; they end with the block."""
+    code = "while True: pass"
+    programs = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for program in programs:
+            program.kill()
+            program.wait()
+
+
+def busy(repeats: int) -> None:
+    """Seconds of a training run and of a project's checks, by how the threads wait and how many.
+
+    Threads that spin are what GNU's runtime has by default; see p01_autograd/lab/threads.py.
+    """
+    cores = os.cpu_count() or 1
+    spinning = {"GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "200"}
+    numbers = sorted({1, max(cores // 2, 1), max(cores - 1, 1), cores})
+    ways = {f"spinning, {cores} threads": spinning | {"OMP_NUM_THREADS": str(cores)}}
+    ways |= {f"asleep, {n} thread{'s' * (n > 1)}": {"OMP_NUM_THREADS": str(n)} for n in numbers}
+    with tempfile.TemporaryDirectory() as folder:
+        train = ["p05_gpt.train", "--steps", "60", "--eval-every", "60", "--overwrite"]
+        commands = {
+            "python -m p05_gpt.train --steps 60": [*train, "--out", folder],
+            "pytest p04_attention/test_build.py": ["pytest", "-q", "p04_attention/test_build.py"],
+        }
+        for what, arguments in commands.items():
+            print(f"\n{what:36} {'quiet':>9} {'one busy':>9} {f'{cores} busy':>9}")
+            times = {way: {} for way in ways}
+            for _ in range(repeats):
+                for count in (0, 1, cores):
+                    with busy_programs(count):
+                        for way, environment in ways.items():
+                            start = time.perf_counter()
+                            subprocess.run(
+                                [sys.executable, "-m", *arguments],
+                                env={**os.environ, **environment},
+                                stdout=subprocess.DEVNULL,
+                                stderr=subprocess.DEVNULL,
+                                check=True,
+                            )
+                            seconds = time.perf_counter() - start
+                            times[way].setdefault(count, []).append(seconds)
+            for way, by_count in times.items():
+                cells = "".join(f" {shown(statistics.median(t)):>9}" for t in by_count.values())
+                print(f"  {way:34}{cells}", flush=True)
+
+
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     print_anything()
@@ -218,9 +288,14 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     projects = sorted({project for project, *_ in ROWS.values()})
-    parser.add_argument("projects", nargs="*", metavar="PROJECT", help=f"of {' '.join(projects)}")
+    parser.add_argument(
+        "projects", nargs="*", metavar="PROJECT", help=f"of {' '.join(projects)}, or busy"
+    )
     parser.add_argument("--repeats", type=at_least(1), default=9, help="turns; default: 9")
     flags = parser.parse_args(argv)
+    if flags.projects == ["busy"]:
+        busy(min(flags.repeats, 3))
+        return 0
     chosen = [name[:3] for name in flags.projects] or projects
     for name in chosen:
         if name not in projects:
