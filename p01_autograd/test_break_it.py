@@ -201,6 +201,22 @@ def test_a_build_that_is_the_readers_own_is_left_alone(capsys):
     assert "git checkout p01_autograd/build.py" in capsys.readouterr().err
 
 
+def test_a_folder_that_cannot_be_written_is_said_before_the_work(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").write_text("a file in the folder's place", encoding="utf-8")
+    with pytest.raises(SystemExit) as end:
+        main("cut")
+    out, err = capsys.readouterr()
+    assert end.value.code == 2 and "nothing can be written to" in err and not out
+
+
+@pytest.mark.parametrize("argv", [["cut", "--diff"], ["--diff", "cut"]], ids=" ".join)
+def test_the_edit_alone(argv, capsys):
+    assert main(*argv) == 0
+    out = capsys.readouterr().out
+    assert "+        upstream[self] = 2.0" in out and "verdict" not in out
+
+
 def play(monkeypatch, capsys, answers, *argv):
     monkeypatch.setattr(sys, "stdin", io.StringIO(answers))
     assert main("--quiz", *argv) == 0
@@ -208,7 +224,9 @@ def play(monkeypatch, capsys, answers, *argv):
 
 
 def test_the_quiz_keeps_score(monkeypatch, capsys):
-    out = play(monkeypatch, capsys, "1\n1\n", "--seed", "0")
+    out = play(monkeypatch, capsys, "1\n\n1\n", "--seed", "0")
+    wrong = re.search(r"No, it was (\w+)\. Beside it, what (\w+) looks like:\n\n.*\nslope", out)
+    assert wrong and wrong[1] != wrong[2] and out.count("Enter: the next question.") == 1
     assert "You named 1 of 2." in out and out.count("Yes.") == 1 and out.count("No, it was") == 1
     out = play(monkeypatch, capsys, "what\ncut\nq\n", "--seed", "0")
     assert "'what' is none of them" in out and "You named" in out

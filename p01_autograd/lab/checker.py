@@ -29,6 +29,7 @@ import pytest
 from p01_autograd.lab import hint, steps
 from p01_autograd.lab.limits import MemoryIsFull, TimeIsUp, at_most
 from p01_autograd.lab.loading import CannotLoad, load, reason, shown, traceback_frames
+from p01_autograd.lab.sabotage import sabotaged
 from p01_autograd.lab.steps import PROJECTS, ROOT, sabotages_find_their_text, shipped_text
 
 LINES_PER_FAILURE = 18
@@ -480,13 +481,7 @@ def tell(config) -> None:
 
 def variant(project: str, sabotage) -> types.ModuleType:
     """Our build.py with the sabotage in it, also where the reader has typed over the file."""
-    source = shipped_text(project)
-    if source.count(sabotage.old) != 1:
-        raise LookupError(sabotage.name)
-    module = types.ModuleType(f"{project}.build")
-    module.__file__, module.__package__ = f"<{project} with {sabotage.name}>", project
-    exec(compile(source.replace(sabotage.old, sabotage.new), module.__file__, "exec"), vars(module))
-    return module
+    return sabotaged(project, sabotage, shipped_text(project))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -1,7 +1,9 @@
 """What the command lines of all projects share: an error is one line and status 2."""
 
 import argparse
+import contextlib
 import math
+import os
 import sys
 from pathlib import Path
 
@@ -47,11 +49,34 @@ class UsageError(Exception):
     """Something the user gave cannot work; the text says what to do. Ends with status 2."""
 
 
+def output_folder(*parts: str) -> Path:
+    """The folder below the current one that a command writes into, made if need be.
+
+    UsageError where nothing can be written there, so ask before a long computation begins.
+    """
+    path = Path(*parts)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        reason = error.strerror or "not possible"
+        raise UsageError(f"nothing can be written to {path.resolve()}: {reason}") from None
+    return path
+
+
 def print_anything() -> None:
     """Let print show "?" for what a terminal or a file in an old encoding cannot hold."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+
+
+def quiet_end() -> None:
+    """After a BrokenPipeError: nobody reads what Python still wants to flush at its end."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def measure(package, description, parts, short=None, options=(), argv=None) -> int:
@@ -77,6 +102,10 @@ def measure(package, description, parts, short=None, options=(), argv=None) -> i
     for name in flags.parts:
         if name not in parts:
             parser.error(f"there is no part {name}; there are {', '.join(parts)}")
+    try:
+        folder = output_folder("runs", package, "measure")
+    except UsageError as error:
+        parser.error(str(error))
     for name in parts if flags.all else flags.parts or short:
         print(f"\n--- {name}\n", flush=True)
         try:
@@ -88,9 +117,11 @@ def measure(package, description, parts, short=None, options=(), argv=None) -> i
             continue
         except KeyboardInterrupt:
             return 130
+        except BrokenPipeError:  # | head
+            quiet_end()
+            return 0
         if figure is not None:
-            path = Path("runs", package, "measure", f"{name}.png")
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path = folder / f"{name}.png"
             figure.savefig(path)
             print(f"figure: {path.as_posix()}", flush=True)
     return 0

@@ -38,7 +38,7 @@ def known_sabotage(checker, project: str, variant) -> str:
         try:
             checker.module = variant(project, sabotage)
             theirs[sabotage.name] = failures(checker, items, deadline)
-        except (TimeoutError, LookupError):
+        except (TimeoutError, ValueError):
             break
         finally:
             checker.module, checker.results = kept

@@ -5,14 +5,12 @@ module like the real one and is never written to disk. Every project's break_it.
 sabotages, says how a module is measured, and leaves the rest to `main`.
 """
 
-import contextlib
 import dataclasses
 import difflib
 import importlib
 import importlib.util
 import linecache
 import math
-import os
 import random
 import shutil
 import sys
@@ -25,7 +23,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from p01_autograd.lab.cli import Parser, UsageError, at_least, print_anything
+from p01_autograd.lab.cli import (
+    Parser,
+    UsageError,
+    at_least,
+    output_folder,
+    print_anything,
+    quiet_end,
+)
 
 
 @dataclass(frozen=True)
@@ -47,13 +52,14 @@ class Sabotage:
     module: str = "build"
 
 
-def edited(package: str, sabotage: Sabotage) -> tuple[str, str]:
-    """The source of the module before and after the edit.
+def edited(package: str, sabotage: Sabotage, source: str | None = None) -> tuple[str, str]:
+    """The source of the module, or another text of it, before and after the edit.
 
     ValueError if the old text does not stand there exactly once.
     """
-    folder = Path(importlib.util.find_spec(package).submodule_search_locations[0])
-    source = (folder / f"{sabotage.module}.py").read_text(encoding="utf-8")
+    if source is None:
+        folder = Path(importlib.util.find_spec(package).submodule_search_locations[0])
+        source = (folder / f"{sabotage.module}.py").read_text(encoding="utf-8")
     found = source.count(sabotage.old)
     if found != 1:
         where = f"{package}/{sabotage.module}.py"
@@ -64,13 +70,13 @@ def edited(package: str, sabotage: Sabotage) -> tuple[str, str]:
     return source, source.replace(sabotage.old, sabotage.new)
 
 
-def sabotaged(package: str, sabotage: Sabotage) -> types.ModuleType:
+def sabotaged(package: str, sabotage: Sabotage, source: str | None = None) -> types.ModuleType:
     """A fresh module: the project's source with the edit, a full drop-in for the real one.
 
     It can be imported as `PACKAGE.MODULE_NAME`, so an edit may build on another's module.
     Tracebacks and `inspect.getsource` show its text. Errors as in `edited`.
     """
-    _, source = edited(package, sabotage)
+    _, source = edited(package, sabotage, source)
     module = types.ModuleType(f"{package}.{sabotage.module}_{sabotage.name}")
     module.__package__ = package
     module.__file__ = f"<{package}/{sabotage.module}.py with {sabotage.name}>"
@@ -239,8 +245,7 @@ def wrapped(text: str, indent: str = "") -> str:
 
 def save(drawing, package: str, name: str, title: str = "") -> str:
     """Write a figure into runs/PACKAGE/break_it; returns where."""
-    path = Path("runs", package, "break_it", f"{name}.png")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = output_folder("runs", package, "break_it") / f"{name}.png"
     if title:
         drawing.suptitle(title)
     drawing.savefig(path)
@@ -266,26 +271,34 @@ def main(package, sabotages, experiment, figure, damage=None, argv=None) -> int:
         "Without a name: the list of sabotages.",
     )
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("names", nargs="*", default=[], metavar="NAME", help="healthy against broken")
+    parser.add_argument(
+        "names", nargs="*", default=[], metavar="NAME", help="healthy against broken"
+    )
     what.add_argument("--all", action="store_true", help="every sabotage, in one table")
-    what.add_argument("--diff", metavar="NAME", help="show the edit, run nothing")
+    what.add_argument("--diff", action="store_true", help="show the edit of NAME, run nothing")
     what.add_argument("--quiz", action="store_true", help="see the symptoms, name the line")
     parser.add_argument("--seed", type=at_least(0), help="the first seed; default: 1337")
     parser.add_argument(
         "--seeds", type=at_least(1), default=1, metavar="N", help="how many seeds; default: 1"
     )
     flags = parser.parse_args(argv)
-    for name in [*flags.names, *([flags.diff] if flags.diff else [])]:
+    for name in flags.names:
         if name not in by_name:
             parser.error(f"there is no sabotage {name}; there are {', '.join(by_name)}")
+    if flags.names and (flags.all or flags.quiz):
+        parser.error("a NAME goes with --diff or alone, not with --all or --quiz")
+    if flags.diff and not flags.names:
+        parser.error(f"--diff needs a NAME; there are {', '.join(by_name)}")
     first = 1337 if flags.seed is None else flags.seed
     seeds = range(first, first + flags.seeds)
     try:
         for sabotage in sabotages:
-            if flags.all or flags.quiz or sabotage.name in (*flags.names, flags.diff):
+            if flags.all or flags.quiz or sabotage.name in flags.names:
                 check_shipped(package, sabotage)
+        if (flags.all or flags.quiz or flags.names) and not flags.diff:
+            output_folder("runs", package, "break_it")  # before the work, not after it
         if flags.diff:
-            print(diff(package, by_name[flags.diff]))
+            print("\n".join(diff(package, by_name[name]) for name in flags.names))
         elif flags.quiz:
             quiz(package, sabotages, experiment, figure, seeds, random.Random(flags.seed))
         elif flags.all:
@@ -307,8 +320,7 @@ def main(package, sabotages, experiment, figure, damage=None, argv=None) -> int:
         print("\nstopped", file=sys.stderr)
         return 130
     except BrokenPipeError:  # | head
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        quiet_end()
     return 0
 
 
@@ -373,11 +385,15 @@ def how_bad(result: Comparison, damage: str) -> float:
     return math.inf if math.isnan(mean) else mean
 
 
-def run(package, sabotages, experiment, seeds) -> list[Comparison]:
-    """Compare each; a bar on the terminal when there are several."""
+def run(package, sabotages, experiment, seeds, hidden=False) -> list[Comparison]:
+    """Compare each; a bar on the terminal when there are several. `hidden` does not say which."""
     from tqdm import tqdm
 
     several = len(sabotages) > 1
+    if not sys.stderr.isatty():  # no bar there
+        names = "a sabotage" if hidden else sabotages[0].name
+        names = "every sabotage" if several else names
+        print(f"running {names}, healthy and broken ...", file=sys.stderr, flush=True)
     bar = tqdm(sabotages, disable=None if several else True, leave=False, delay=2, unit="sabotage")
     return [compare(package, sabotage, experiment, seeds) for sabotage in bar]
 
@@ -387,7 +403,9 @@ def quiz(package, sabotages, experiment, figure, seeds, draw) -> None:
     print(f"{len(sabotages)} sabotages, one line each. Which one is at work? q ends the quiz.")
     right = asked = 0
     for sabotage in draw.sample(sabotages, len(sabotages)):
-        (result,) = run(package, [sabotage], experiment, seeds)
+        if asked and not go_on():
+            break
+        (result,) = run(package, [sabotage], experiment, seeds, hidden=True)
         print(f"\n--- question {asked + 1}")
         print_sides(result)
         drawing = figure(result.healthy, result.broken)
@@ -399,11 +417,39 @@ def quiz(package, sabotages, experiment, figure, seeds, draw) -> None:
             break
         asked += 1
         right += answer is sabotage
-        print("Yes." if answer is sabotage else f"No, it was {sabotage.name}.", "\n")
+        if answer is sabotage:
+            print("Yes.\n")
+        else:
+            print(f"No, it was {sabotage.name}. Beside it, what {answer.name} looks like:\n")
+            (chosen,) = run(package, [answer], experiment, seeds)
+            print_beside({sabotage.name: result.broken, answer.name: chosen.broken})
+            print()
         print(f"{diff(package, sabotage)}\n")
         print(wrapped(sabotage.predict))
         print(f"\nscore: {right} of {asked}")
     print(f"\nYou named {right} of {asked}.")
+    if asked:
+        path = output_folder("runs", package, "break_it") / "quiz.txt"
+        path.write_text(f"{right} of {asked}\n", encoding="utf-8")
+
+
+def print_beside(runs_by_name: dict[str, list]) -> None:
+    """The numbers of broken runs, a column for each sabotage."""
+    cells = {name: row(runs) for name, runs in runs_by_name.items()}
+    names = dict.fromkeys(name for column in cells.values() for name in column)
+    print_table(
+        [
+            {"": n.replace("_", " ")} | {name: column.get(n, "-") for name, column in cells.items()}
+            for n in names
+        ]
+    )
+
+
+def go_on() -> bool:
+    """Wait for Enter before the next training; False at the end of the input or after q."""
+    print("Enter: the next question. ", end="", flush=True)
+    line = sys.stdin.readline()
+    return bool(line) and line.strip().lower() not in ("q", "quit")
 
 
 def ask(sabotages) -> Sabotage | None:
