@@ -42,6 +42,8 @@ class Numbers:
     growth_bare: float  # the same without LayerNorm
     sample: str
     curve: list[float]  # training loss of every step
+    entropies: list[float]  # of the weights, every lm.VAL_EVERY steps
+    hidden: list[float]  # the loss with the future hidden, as often
     norms: list[float]  # after 0 .. DEPTH layers
     norms_bare: list[float]
 
@@ -58,17 +60,23 @@ def experiment(build, seed: int = 1337) -> Numbers:
     with lm.watched(build) as seen:
         lm.loss(fresh, judged[:16]).backward()
     weights = torch.cat(seen.weights).detach()
-    run = lm.train(layer, seed, steps=STEPS, **settings)
     honest = lm.train(
         lambda: shipped.CausalSelfAttention(N_EMBD, N_HEAD), seed, steps=0, **settings
     ).model
-    honest.load_state_dict(run.model.state_dict())
-    with torch.no_grad():
-        future_hidden = lm.loss(honest, judged).item()
+    entropies, hidden = [], []
+
+    def look(model):
+        with lm.watched(build) as now:
+            model(judged[:16, :-1])
+        entropies.append(lm.entropy(torch.cat(now.weights)).mean().item())
+        honest.load_state_dict(model.state_dict())
+        hidden.append(lm.loss(honest, judged).item())
+
+    run = lm.train(layer, seed, steps=STEPS, look=look, **settings)
     norms, norms_bare = (through_depth(layer, seed, normed) for normed in (True, False))
     return Numbers(
         val_loss=run.val[-1][1],
-        future_hidden=future_hidden,
+        future_hidden=hidden[-1],
         bigram=lm.bigram_loss(),
         entropy=lm.entropy(weights).mean().item(),
         largest_weight=weights.amax(-1).mean().item(),
@@ -82,6 +90,8 @@ def experiment(build, seed: int = 1337) -> Numbers:
         growth_bare=norms_bare[-1] / norms_bare[0],
         sample=lm.sample(run.model, 120, BLOCK_SIZE, seed),
         curve=run.train,
+        entropies=entropies,
+        hidden=hidden,
         norms=norms,
         norms_bare=norms_bare,
     )
@@ -112,40 +122,58 @@ def through_depth(layer, seed: int, normed: bool) -> list[float]:
 
 
 def figure(healthy: list[Numbers], broken: list[Numbers]):
-    """Training loss against steps; size of the untrained stream against depth."""
+    """Left the loss against steps, with the future hidden again where that makes a difference.
+
+    Right the entropy of the weights; where weights are negative and have none, the size of the
+    untrained stream.
+    """
     from p01_autograd.lab.figures import BROKEN, HEALTHY, REFERENCE, subplots
 
     drawing, (left, right) = subplots(1, 2, width=9.6)
-    left.axhline(healthy[0].bigram, color=REFERENCE, ls="--", lw=1)
-    left.annotate("counting pairs", (1, healthy[0].bigram), (0, 10), ("axes fraction", "data"),
-                  "offset points", ha="right", color=REFERENCE, size=10)  # fmt: skip
+    no_entropy = any(math.isnan(run.entropy) for run in broken if not hasattr(run, "error"))
+    bigram = healthy[0].bigram
+    left.axhline(bigram, color=REFERENCE, ls="--", lw=1)
+    left.annotate("counting pairs", (0, bigram), (4, 3), ("axes fraction", "data"),
+                  "offset points", color=REFERENCE, size=10)  # fmt: skip
     for runs, color, side in ((healthy, HEALTHY, "healthy"), (broken, BROKEN, "broken")):
         for i, run in enumerate(run for run in runs if not hasattr(run, "error")):
             smooth = [
-                sum(run.curve[a:b]) / SMOOTH for a, b in pairwise(range(0, STEPS + 1, SMOOTH))
+                sum(run.curve[a:b]) / SMOOTH
+                for a, b in pairwise(range(0, len(run.curve) + 1, SMOOTH))
             ]
-            steps = [SMOOTH * (n + 0.5) for n in range(len(smooth))]
+            looks = [lm.VAL_EVERY * n for n in range(len(run.hidden))]
             label = side if i == 0 else None
-            left.plot(steps, smooth, color=color, label=label)
-            right.plot(run.norms, color=color, label=label)
-            right.plot(
-                run.norms_bare,
-                color=color,
-                ls=":",
-                label=f"{label}, no LayerNorm" if label else None,
-            )
-    left.set(xlabel="step", ylabel="training loss, nats per character", ylim=(0, 4))
-    left.legend()
-    right.set(xlabel="layers", ylabel="root mean square, untrained", yscale="log", ylim=(0.5, 1e6))
-    right.legend(fontsize=10)
+            left.plot(looks[1:], smooth[: len(looks) - 1], color=color, label=label)
+            if run.leak > LEAK:
+                hidden = f"{label}, future hidden again" if label else None
+                left.plot(looks, run.hidden, color=color, ls=":", label=hidden)
+            if no_entropy:
+                right.plot(run.norms, color=color, label=label)
+                bare = f"{label}, no LayerNorm" if label else None
+                right.plot(run.norms_bare, color=color, ls=":", label=bare)
+            else:
+                right.plot(looks, run.entropies, color=color, label=label)
+    left.set(xlabel="step", ylabel="loss, nats per character")
+    left.set_ylim(0, min(max(left.get_ylim()[1], 4), 12))
+    if no_entropy:
+        right.set(xlabel="layers", ylabel="root mean square, untrained", yscale="log")
+        right.set_ylim(0.5, 1e6)
+    else:
+        even = lm.even_entropy(BLOCK_SIZE)
+        right.axhline(even, color=REFERENCE, ls="--", lw=1)
+        right.annotate("everything alike", (0, even), (4, 3), ("axes fraction", "data"),
+                       "offset points", color=REFERENCE, size=10)  # fmt: skip
+        right.set(xlabel="step", ylabel="entropy of the weights, nats", ylim=(0, 1.15 * even))
+    for ax in (left, right):
+        ax.legend(fontsize=10)
     return drawing
 
 
 SABOTAGES = [
     Sabotage(
         name="no_scale",
-        old="(q / math.sqrt(hs)) @",
-        new="q @",
+        old="scores = q @ k.transpose(-2, -1) / math.sqrt(hs)",
+        new="scores = q @ k.transpose(-2, -1)",
         predict="Scores have the variance of the head size, the softmax saturates: weights near 0 "
         "and 1, entropy falls, little gradient gets through, and the loss stays higher.",
         symptom=lambda healthy, broken: (
@@ -155,8 +183,7 @@ SABOTAGES = [
     ),
     Sabotage(
         name="no_mask",
-        old="    if mask is not None:\n"
-        '        scores = scores + torch.where(mask, 0.0, float("-inf"))\n',
+        old='    if mask is not None:\n        scores = scores.masked_fill(~mask, float("-inf"))\n',
         new="",
         predict="The next character stands in the input: the loss falls below anything honest. "
         "With the future hidden again the model is worse than counting pairs, and it writes junk.",
@@ -168,7 +195,7 @@ SABOTAGES = [
     Sabotage(
         name="no_softmax",
         old="    if mask is not None:\n"
-        '        scores = scores + torch.where(mask, 0.0, float("-inf"))\n'
+        '        scores = scores.masked_fill(~mask, float("-inf"))\n'
         "    return softmax(scores, dim=-1)",
         new="    return scores if mask is None else scores * mask",
         predict="Weights are negative and unbounded, no mixture any more: each layer multiplies "
@@ -190,7 +217,7 @@ SABOTAGES = [
     Sabotage(
         name="mask_after_softmax",
         old="    if mask is not None:\n"
-        '        scores = scores + torch.where(mask, 0.0, float("-inf"))\n'
+        '        scores = scores.masked_fill(~mask, float("-inf"))\n'
         "    return softmax(scores, dim=-1)",
         new="    weights = softmax(scores, dim=-1)\n"
         "    return weights if mask is None else weights * mask",
@@ -201,8 +228,8 @@ SABOTAGES = [
     ),
     Sabotage(
         name="mask_with_zero",
-        old='scores = scores + torch.where(mask, 0.0, float("-inf"))',
-        new="scores = scores * mask",
+        old='scores.masked_fill(~mask, float("-inf"))',
+        new="scores.masked_fill(~mask, 0.0)",
         predict="A score of 0 is a score like others: exp(0) is 1, the future gets its share. The "
         "loss falls below anything honest.",
         symptom=lambda healthy, broken: (
@@ -212,8 +239,8 @@ SABOTAGES = [
     ),
     Sabotage(
         name="scaled_by_n_embd",
-        old="k, v, mask[start:end",
-        new="k / math.sqrt(self.n_head), v, mask[start:end",
+        old="y = scaled_dot_product_attention(q, k, v, mask)",
+        new="y = scaled_dot_product_attention(q, k / math.sqrt(self.n_head), v, mask)",
         predict="Divided by the root of all channels, not of a head's: with two heads the scores "
         "are smaller by 1.4, the weights flatter. Little or no harm.",
         symptom=lambda healthy, broken: (
@@ -223,8 +250,8 @@ SABOTAGES = [
     ),
     Sabotage(
         name="no_transpose",
-        old="x = x.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)",
-        new="x = x.view(B, self.n_head, T, C // self.n_head)",
+        old="return x.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)",
+        new="return x.view(B, self.n_head, T, C // self.n_head)",
         predict="The shape is right and the content is not: a head gets pieces of one half of the "
         "tokens, and hands them to positions that come earlier. The future leaks.",
         symptom=lambda healthy, broken: broken.leak > LEAK,

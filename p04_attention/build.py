@@ -11,18 +11,23 @@ import math
 import torch
 from torch import nn
 
+# 1. softmax: scores into weights
+
 
 def softmax(x: torch.Tensor, dim: int = -1) -> torch.Tensor:
     """Turn scores into weights that are positive and sum to one along `dim`; shape unchanged.
 
-    Subtracting the largest score changes nothing in exact arithmetic, since it cancels in the
-    fraction, and keeps exp from overflowing: the largest exponent is then 0.
+    Subtracting the largest score cancels in the fraction, so it changes neither the result nor
+    its gradient. It keeps exp from overflowing: the largest exponent is then 0.
 
     >>> softmax(torch.tensor([0.0, 0.0, 1000.0])).tolist()
     [0.0, 0.0, 1.0]
     """
     exps = (x - x.detach().amax(dim, keepdim=True)).exp()
-    return exps * (1 / exps.sum(dim, keepdim=True))  # one division a row, and a cheaper backward
+    return exps / exps.sum(dim, keepdim=True)
+
+
+# 2. causal_mask: the past and oneself
 
 
 def causal_mask(T: int) -> torch.Tensor:
@@ -32,6 +37,9 @@ def causal_mask(T: int) -> torch.Tensor:
     [[True, False, False], [True, True, False], [True, True, True]]
     """
     return torch.tril(torch.ones(T, T, dtype=torch.bool))
+
+
+# 3. attention_weights: scaled, masked, normalized
 
 
 def attention_weights(
@@ -44,10 +52,13 @@ def attention_weights(
     (..., Tq, Tk), True where the query may attend; elsewhere the weight is exactly zero.
     """
     hs = q.shape[-1]
-    scores = (q / math.sqrt(hs)) @ k.transpose(-2, -1)  # (..., Tq, hs) @ (..., hs, Tk)
+    scores = q @ k.transpose(-2, -1) / math.sqrt(hs)  # (..., Tq, hs) @ (..., hs, Tk)
     if mask is not None:
-        scores = scores + torch.where(mask, 0.0, float("-inf"))
+        scores = scores.masked_fill(~mask, float("-inf"))
     return softmax(scores, dim=-1)  # (..., Tq, Tk)
+
+
+# 4. scaled_dot_product_attention: a mixture of values
 
 
 def scaled_dot_product_attention(
@@ -55,6 +66,9 @@ def scaled_dot_product_attention(
 ) -> torch.Tensor:
     """The mixture of values that each query asks for: v (..., Tk, d_v) -> (..., Tq, d_v)."""
     return attention_weights(q, k, mask) @ v  # (..., Tq, Tk) @ (..., Tk, d_v)
+
+
+# 5. SelfAttention: one causal head
 
 
 class SelfAttention(nn.Module):
@@ -68,8 +82,11 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         q, k, v = self.query(x), self.key(x), self.value(x)  # (B, T, hs) each
-        mask = causal_mask(x.shape[1]).to(x.device)
+        mask = causal_mask(x.shape[1]).to(x.device)  # (T, T)
         return scaled_dot_product_attention(q, k, v, mask)  # (B, T, hs)
+
+
+# 6. CausalSelfAttention: many heads side by side
 
 
 class CausalSelfAttention(nn.Module):
@@ -90,21 +107,12 @@ class CausalSelfAttention(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         B, T, C = x.shape
-        q = self.split_heads(self.query(x))  # (B, nh, T, hs)
-        k = self.split_heads(self.key(x))  # (B, nh, T, hs)
-        v = self.split_heads(self.value(x))  # (B, nh, T, hs)
-        mask = causal_mask(T).to(x.device)
-        blocks = []
-        for start in reversed(range(0, T, 64)):  # 64 queries at a time, the last ones first
-            end = start + 64  # no query before it needs a key after it: half the work
-            q, k, v = q[:, :, :end], k[:, :, :end], v[:, :, :end]
-            y = scaled_dot_product_attention(q[:, :, start:], k, v, mask[start:end, :end])
-            blocks.insert(0, y.transpose(1, 2))  # (B, up to 64, nh, hs)
-        y = torch.cat(blocks, dim=1)  # (B, T, nh, hs)
-        return self.proj(y.reshape(B, T, C))  # the heads side by side again
+        q, k, v = (self.split_heads(part(x)) for part in (self.query, self.key, self.value))
+        mask = causal_mask(T).to(x.device)  # (T, T), the same for every head
+        y = scaled_dot_product_attention(q, k, v, mask)  # (B, nh, T, hs)
+        return self.proj(y.transpose(1, 2).reshape(B, T, C))  # the heads side by side again
 
     def split_heads(self, x: torch.Tensor) -> torch.Tensor:
         """Give each head its own slice of the channels: (B, T, C) -> (B, nh, T, hs)."""
         B, T, C = x.shape
-        x = x.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)
-        return x.contiguous()  # copied once, not again for every block
+        return x.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)

@@ -98,11 +98,13 @@ class Run:
     val: list[tuple[int, float]] = field(default_factory=list)  # (step, loss)
 
 
-def train(make_layer, seed, *, n_embd, block_size, batch_size, steps, lr, n_layer=2, init="unit"):
+def train(make_layer, seed, *, n_embd, block_size, batch_size, steps, lr, n_layer=2, init="unit",
+          look=None):  # fmt: skip
     """Train a LanguageModel of `n_layer` layers made by `make_layer()`; returns a Run.
 
     AdamW at a constant rate, which makes no plateau of its own. The same seed gives the same
-    weights and the same batches, whatever the code of the layers is.
+    weights and the same batches, whatever the code of the layers is. `look(model)` is called,
+    without gradients, wherever a validation loss is measured.
     """
     from tqdm import trange
 
@@ -118,6 +120,8 @@ def train(make_layer, seed, *, n_embd, block_size, batch_size, steps, lr, n_laye
         if step % VAL_EVERY == 0:
             with torch.no_grad():
                 run.val.append((step, loss(model, judged).item()))
+                if look is not None:
+                    look(model)
         if step < steps:
             batch_loss = loss(model, draw(ids, block_size, batch_size, generator))
             optimizer.zero_grad()
