@@ -133,7 +133,7 @@ def figure(healthy: list[Numbers], broken: list[Numbers]):
     no_entropy = any(math.isnan(run.entropy) for run in broken if not hasattr(run, "error"))
     bigram = healthy[0].bigram
     left.axhline(bigram, color=REFERENCE, ls="--", lw=1)
-    left.annotate("counting pairs", (0, bigram), (4, 3), ("axes fraction", "data"),
+    left.annotate("counting pairs", (0, bigram), (4, -12), ("axes fraction", "data"),
                   "offset points", color=REFERENCE, size=10)  # fmt: skip
     for runs, color, side in ((healthy, HEALTHY, "healthy"), (broken, BROKEN, "broken")):
         for i, run in enumerate(run for run in runs if not hasattr(run, "error")):
@@ -161,9 +161,10 @@ def figure(healthy: list[Numbers], broken: list[Numbers]):
     else:
         even = lm.even_entropy(BLOCK_SIZE)
         right.axhline(even, color=REFERENCE, ls="--", lw=1)
-        right.annotate("everything alike", (0, even), (4, 3), ("axes fraction", "data"),
-                       "offset points", color=REFERENCE, size=10)  # fmt: skip
-        right.set(xlabel="step", ylabel="entropy of the weights, nats", ylim=(0, 1.15 * even))
+        right.annotate("everything alike", (1, even), (-4, 3), ("axes fraction", "data"),
+                       "offset points", ha="right", color=REFERENCE, size=10)  # fmt: skip
+        right.set(xlabel="step", ylabel="entropy of the weights, nats")
+        right.set_ylim(0, max(right.get_ylim()[1], 1.1 * even))
     for ax in (left, right):
         ax.legend(fontsize=10)
     return drawing

@@ -73,7 +73,7 @@ def draw(before: torch.Tensor, after: torch.Tensor, text: str):
         for row, (name, maps) in enumerate((("before", before), ("after", after))):
             for head in range(heads):
                 ax = axes[2 * layer + row][head]
-                ax.imshow(maps[layer, head], cmap="Blues", vmin=0, vmax=1)
+                ax.imshow(maps[layer, head].numpy(), cmap="Blues", vmin=0, vmax=1)
                 ax.set_title(f"layer {layer + 1}, head {head + 1}, {name}", size=10)
                 ax.set_xticks(range(T), ticks, size=6)
                 ax.set_yticks(range(T), ticks if head == 0 else [], size=6)

@@ -4,8 +4,8 @@ Without a name the first four, under a minute together; --all is every part:
 
     scores      variance of the scores against head size, with and without the division
     saturation  entropy, largest weight and gradient against head size, with and without it
-    cost        time and memory against length, ours and PyTorch's fused kernel, fitted exponents
-    speed       forward and backward pass at two sizes, ours over the fused kernel
+    cost        time and memory against length, plain, blocked and PyTorch's fused kernel
+    speed       forward and backward pass at two sizes, each over the fused kernel
     plateau     "without the scale it plateaus 30 percent earlier and at a worse loss": 100 runs
 """
 
@@ -25,6 +25,7 @@ from p01_autograd.lab.cli import at_least, measure
 from p01_autograd.lab.sabotage import sabotaged
 
 from . import build, lm
+from .blocked import BlockedSelfAttention
 from .break_it import SABOTAGES
 
 HEAD_SIZES = (4, 16, 64, 256, 1024)
@@ -48,10 +49,6 @@ class FusedAttention(build.CausalSelfAttention):
         q, k, v = (self.split_heads(part(x)) for part in (self.query, self.key, self.value))
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True)  # (B, nh, T, hs)
         return self.proj(y.transpose(1, 2).reshape(B, T, C))
-
-    def split_heads(self, x: torch.Tensor) -> torch.Tensor:  # the kernel reads it without a copy
-        B, T, C = x.shape
-        return x.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)
 
 
 def unscaled():
@@ -173,35 +170,47 @@ def kept_bytes(module, shape) -> int:
     return sum(storage.nbytes() for storage in kept.values())
 
 
-def both(C: int, nh: int, seed: int) -> dict[str, nn.Module]:
+FORMS = {
+    "plain": build.CausalSelfAttention,
+    "blocked": BlockedSelfAttention,
+    "fused": FusedAttention,
+}
+
+
+def forms(C: int, nh: int, seed: int) -> dict[str, nn.Module]:
+    """The same attention in its three forms."""
     torch.manual_seed(seed)
-    return {"ours": build.CausalSelfAttention(C, nh), "fused": FusedAttention(C, nh)}
+    return {name: kind(C, nh) for name, kind in FORMS.items()}
 
 
 def cost(args):
     from p01_autograd.lab.figures import HEALTHY, REFERENCE, subplots
 
-    C, nh, rows = 128, 4, {"ours": [], "fused": []}
-    modules = both(C, nh, args.seed)
+    C, nh, rows = 128, 4, {name: [] for name in FORMS}
+    modules = forms(C, nh, args.seed)
     print(
         f"one sequence, C {C}, {nh} heads, forward and backward, {torch.get_num_threads()} threads"
     )
-    print(f"{'':6} {'milliseconds':>17}   {'megabytes kept':>17}")
-    print(f"{'T':>6} {'ours':>8} {'fused':>8}   {'ours':>8} {'fused':>8}")
+    print(f"{'':6} {'milliseconds':>26}   {'megabytes kept':>26}")
+    print(f"{'T':>6} " + "   ".join(2 * [" ".join(f"{name:>8}" for name in FORMS)]))
     for T in LENGTHS:
         times = seconds(modules, (1, T, C), args.repeats if T < 1024 else 3)
         for name, module in modules.items():
             rows[name].append((1e3 * times[name], kept_bytes(module, (1, T, C)) / 1e6))
-        pairs = zip(rows["ours"][-1], rows["fused"][-1], strict=True)
-        print(f"{T:6} " + "   ".join(f"{ours:8.2f} {fused:8.2f}" for ours, fused in pairs))
+        columns = ([found[-1][i] for found in rows.values()] for i in (0, 1))
+        print(f"{T:6} " + "   ".join(" ".join(f"{x:8.2f}" for x in column) for column in columns))
     tail = LENGTHS.index(256)
     for i, what in enumerate(("time", "memory")):
         fits = [f"{slope(LENGTHS[tail:], [r[i] for r in rows[n][tail:]]):.2f} ({n})" for n in rows]
-        print(f"{what} grows like T ** {' and '.join(fits)} from T = 256 on")
+        print(f"{what} grows like T ** {', '.join(fits)} from T = 256 on")
     drawing, axes = subplots(1, 2, width=9.6)
     for i, (ax, label) in enumerate(zip(axes, ("milliseconds", "megabytes kept"), strict=True)):
-        ax.loglog(LENGTHS, [r[i] for r in rows["ours"]], "o-", color=HEALTHY, label="ours")
-        ax.loglog(LENGTHS, [r[i] for r in rows["fused"]], "s--", color=REFERENCE, label="fused")
+        for name, style, color in (
+            ("plain", "o-", HEALTHY),
+            ("blocked", "^:", HEALTHY),
+            ("fused", "s--", REFERENCE),
+        ):
+            ax.loglog(LENGTHS, [row[i] for row in rows[name]], style, color=color, label=name)
         ax.set(xlabel="T", ylabel=label)
     axes[0].legend()
     return drawing
@@ -210,11 +219,12 @@ def cost(args):
 def speed(args):
     print(f"forward and backward, median of {5 * args.repeats}, {torch.get_num_threads()} threads")
     for B, T, C, nh in SHAPES:
-        times = seconds(both(C, nh, args.seed), (B, T, C), 5 * args.repeats)
-        print(
-            f"B {B}, T {T}, C {C}, {nh} heads: ours {1e3 * times['ours']:.2f} ms, "
-            f"fused {1e3 * times['fused']:.2f} ms, ratio {times['ours'] / times['fused']:.2f}"
+        times = seconds(forms(C, nh, args.seed), (B, T, C), 5 * args.repeats)
+        found = ", ".join(
+            f"{name} {1e3 * taken:.2f} ms ({taken / times['fused']:.2f})"
+            for name, taken in times.items()
         )
+        print(f"B {B}, T {T}, C {C}, {nh} heads: {found}; in brackets over fused")
 
 
 # plateau

@@ -6,11 +6,12 @@ import torch
 from p04_attention import build, lm, measure
 
 
-def test_the_fused_module_computes_the_same():
-    ours, fused = measure.both(32, 4, seed=1).values()
-    fused.load_state_dict(ours.state_dict())
+def test_the_three_forms_compute_the_same():
+    plain, *others = measure.forms(32, 4, seed=1).values()
     x = torch.randn(2, 150, 32)
-    assert torch.allclose(ours(x), fused(x), atol=1e-5)
+    for other in others:
+        other.load_state_dict(plain.state_dict())
+        assert torch.allclose(plain(x), other(x), atol=1e-5)
 
 
 def test_the_exponent_of_a_power_law():
@@ -54,7 +55,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(measure, "SHAPES", ((1, 16, 32, 2),))
     assert measure.main(["--repeats", "1"]) == 0
     out = capsys.readouterr().out
-    assert "theory says 1" in out and "memory grows like T" in out and "ratio" in out
+    assert "theory says 1" in out and "memory grows like T" in out and "over fused" in out
     for part in ("scores", "saturation", "cost"):
         assert (tmp_path / f"runs/p04_attention/measure/{part}.png").exists()
     with pytest.raises(SystemExit) as end:
