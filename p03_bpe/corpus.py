@@ -12,10 +12,12 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import tomllib
 import urllib.error
 import urllib.request
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import tiktoken
@@ -141,9 +143,25 @@ def write_atomically(path: Path, content: bytes) -> None:
         with open(handle, "wb") as file:
             file.write(content)
         os.chmod(partial, 0o644)
-        os.replace(partial, path)
+        retry_while_locked(lambda: os.replace(partial, path), path)
     finally:
         Path(partial).unlink(missing_ok=True)
+
+
+def retry_while_locked(action: Callable[[], None], path: Path, seconds: float = 2.0) -> None:
+    """Call action() until no other program holds `path`; after `seconds` the error says so.
+
+    On Windows a file that a virus scanner or a viewer has open can be neither replaced nor removed.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return action()
+        except PermissionError as error:
+            if time.monotonic() > deadline:
+                reason = "locked by another program, or write-protected"
+                raise PermissionError(error.errno, reason, str(path)) from None
+            time.sleep(0.05)
 
 
 def download(url: str, file: dict) -> bytes:

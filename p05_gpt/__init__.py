@@ -2,16 +2,9 @@
 
 import p01_autograd.lab.threads  # noqa: F401  isort: skip
 
-from .build import (
-    GPT,
-    Block,
-    evaluate,
-    generate,
-    get_batch,
-    init_weights,
-    loss,
-    next_token,
-)
+from .build import GPT, Block, evaluate, get_batch, loss
+from .init import init_weights
+from .sampling import generate, next_token
 
 
 def on_our_tensors():

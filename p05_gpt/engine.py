@@ -31,9 +31,7 @@ from p01_autograd.lab.cli import Parser, UsageError, at_least, print_anything
 from p01_autograd.lab.sabotage import Sabotage, sabotaged
 
 from . import build, run
-from .train import learning_rate, parse_flags
-
-ADAMW = {"betas": (0.9, 0.95), "weight_decay": 0.1}  # as in train.py
+from .train import ADAMW, learning_rate, new_model, parse_flags
 
 
 @functools.cache
@@ -75,9 +73,8 @@ def copy_weights(ours, model: torch.nn.Module) -> None:
 
 def both_models(args, vocab: int) -> list:
     """PyTorch's model and ours with the same weights, made from the command line's seed."""
-    torch.manual_seed(args.seed)
     sizes = (vocab, args.n_embd, args.n_head, args.n_layer, args.block_size)
-    models = [build.GPT(*sizes), on_our_tensors().GPT(*sizes)]
+    models = [new_model(args, vocab), on_our_tensors().GPT(*sizes)]
     copy_weights(models[1], models[0])
     return models
 

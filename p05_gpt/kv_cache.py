@@ -24,6 +24,19 @@ from p04_attention.build import scaled_dot_product_attention
 from .build import GPT
 
 
+def can_cache(model: nn.Module) -> bool:
+    """Whether the model has the parts that CachedGPT reads; a reader's own may have others."""
+
+    def has(module, *names):
+        return all(hasattr(module, name) for name in names)
+
+    return hasattr(model.pos_emb, "num_embeddings") and all(
+        has(block, "ln_1", "attn", "ln_2", "mlp")
+        and has(block.attn, "query", "key", "value", "proj", "split_heads")
+        for block in model.blocks
+    )
+
+
 class CachedGPT(nn.Module):
     """A GPT that remembers what it has read: (B, T) int64 -> logits of the unread tokens alone.
 
@@ -33,6 +46,8 @@ class CachedGPT(nn.Module):
 
     def __init__(self, model: GPT):
         super().__init__()
+        if not can_cache(model):
+            raise ValueError("the cache reads the parts of the book's model; this one has others")
         self.model = model
         self.pos_emb = model.pos_emb  # tells `generate` the context length
         self.forget()

@@ -10,6 +10,7 @@ others train models and take minutes; they run by name or with --all:
     sampling  entropy and repetition against temperature, of the newest run or --run
     grid      loss against parameters, data and steps, with fitted lines
     choices   lines that could be otherwise: six, trained next to ours
+    init      the default run with PyTorch's own initialisation, and with init_weights
     faster    the default run with what makes it fast undone, one thing at a time
     recipe    the default run's time to the loss of nanoGPT's CPU recipe, and the recipe's own
 """
@@ -35,10 +36,12 @@ from p04_attention.build import CausalSelfAttention, causal_mask
 from p04_attention.measure import FusedAttention
 
 from . import build, costs, run
-from .build import GPT, evaluate, evaluating, get_batch, loss, next_token
+from .build import GPT, evaluate, get_batch, loss
+from .init import init_weights
 from .kv_cache import CachedGPT
 from .sample import newest_run
-from .train import DEFAULT_OUT, parse_flags, training_steps
+from .sampling import evaluating, next_token
+from .train import DEFAULT_OUT, new_model, parse_flags, training_steps
 
 # The default run
 VOCAB, N_EMBD, N_HEAD, N_LAYER, BLOCK_SIZE, BATCH_SIZE = 2048, 128, 4, 4, 64, 12
@@ -419,27 +422,41 @@ def choice(name: str, old: str, new: str):
     return sabotaged("p05_gpt", edit)
 
 
+def gpt2_init(model: GPT) -> None:
+    """GPT-2's: 0.02 everywhere, the writes to the stream smaller by the root of their number."""
+    for name, weight in model.named_parameters():
+        if name.endswith("bias"):
+            nn.init.zeros_(weight)
+        elif weight.dim() > 1:
+            writes = name.endswith(("attn.proj.weight", "mlp.2.weight"))
+            small = math.sqrt(2 * len(model.blocks)) if writes else 1
+            nn.init.normal_(weight, std=0.02 / small)
+
+
+def small_positions(model: GPT) -> None:
+    """PyTorch's own, but for positions that start near zero."""
+    nn.init.normal_(model.pos_emb.weight, std=0.02)
+
+
+def small_writes(model: GPT) -> None:
+    """PyTorch's own, but for smaller writes to the stream."""
+    with torch.no_grad():
+        for block in model.blocks:
+            for writes in (block.attn.proj, block.mlp[2]):
+                writes.weight /= math.sqrt(2 * len(model.blocks))
+
+
 def other_choices() -> dict:
-    """Modules that every check accepts, by what is different in them."""
-    gpt2 = """        init_weights(self)
-        for name, weight in self.named_parameters():
-            if weight.dim() > 1:
-                small = math.sqrt(2 * n_layer) if "proj" in name or "mlp.2" in name else 1
-                nn.init.normal_(weight, std=0.02 / small)
-"""
+    """(module, initialisation) that every check accepts, by what is different from the listing."""
     head = "self.head = nn.Linear(n_embd, vocab"
     return {
-        "ours": build,
-        "a head with bias": choice("head_with_bias", f"{head}, bias=False)", f"{head})"),
-        "ReLU for GELU": choice("relu", "nn.GELU()", "nn.ReLU()"),
-        "PyTorch's initialisation": choice("pytorch_init", "        init_weights(self)\n", ""),
-        "GPT-2's initialisation": choice("gpt2_init", "        init_weights(self)\n", gpt2),
-        "blocks that write at full size": choice(
-            "full_size", "std = std / math.sqrt(2 * len(model.blocks))", "std = std / 1"
-        ),
-        "positions of variance one": choice(
-            "large_positions", "nn.init.normal_(parameter, std=0.02)", "nn.init.normal_(parameter)"
-        ),
+        "the listing": (build, None),
+        "a head with bias": (choice("bias", f"{head}, bias=False)", f"{head})"), None),
+        "ReLU for GELU": (choice("relu", "nn.GELU()", "nn.ReLU()"), None),
+        "positions that start near zero": (build, small_positions),
+        "smaller writes to the stream": (build, small_writes),
+        "init_weights": (build, init_weights),
+        "GPT-2's initialisation": (build, gpt2_init),
     }
 
 
@@ -449,20 +466,60 @@ def choices(args) -> None:
 
     from .break_it import BLOCK_SIZE, STEPS, corpus, trained
 
-    modules, seeds = other_choices(), range(1337, 1337 + args.seeds)
-    losses = {name: [] for name in modules}
-    bar = tqdm([(n, s) for n in modules for s in seeds], desc="training", leave=False)
+    others, seeds = other_choices(), range(1337, 1337 + args.seeds)
+    losses = {name: [] for name in others}
+    bar = tqdm([(n, s) for n in others for s in seeds], desc="training", leave=False)
     for name, seed in bar:
-        model, _ = trained(modules[name], seed, STEPS)
+        module, init = others[name]
+        model, _ = trained(module, seed, STEPS, init=init)
         losses[name].append(evaluate(model, corpus()[2], BLOCK_SIZE))
-    ours = losses["ours"]
-    print(f"{'validation loss, nats per character':36} {'mean':>6} {'range':>13} {'to ours':>8}")
+    print_choices(losses, "validation loss, nats per character", "to ours")
+
+
+def print_choices(losses: dict[str, list[float]], title: str, difference: str) -> None:
+    """A row for each choice: mean, range, and the mean difference to the first one."""
+    first = next(iter(losses.values()))
+    print(f"{title:36} {'mean':>7} {'range':>15} {difference:>8}")
     for name, found in losses.items():
-        change = sum(a - b for a, b in zip(found, ours, strict=True)) / len(ours)
+        change = mean(a - b for a, b in zip(found, first, strict=True))
         print(
-            f"{name:36} {sum(found) / len(found):6.3f} {min(found):6.3f}-{max(found):6.3f} "
-            f"{change:+8.3f}"
+            f"{name:36} {mean(found):7.4f} {min(found):7.4f}-{max(found):7.4f} {change:+8.4f}",
+            flush=True,
         )
+
+
+# init
+
+
+def init(args) -> None:
+    """The default run, or one of --steps, with both initialisations and each seed."""
+    kinds = {"PyTorch's own": lambda model: None, "init_weights": init_weights}
+    losses, first = {name: [] for name in kinds}, {name: [] for name in kinds}
+    flags = ["--steps", str(args.steps), "--eval-every", str(args.steps)] if args.steps else []
+    for seed in range(1337, 1337 + args.seeds):
+        for name, kind in kinds.items():
+            rows = rows_of_run(kind, seed, *flags)
+            losses[name].append(rows[-1]["val_nats_per_char"])
+            first[name].append(rows[0]["train_loss"])
+            print(f"seed {seed}, {name}: {losses[name][-1]:.4f} nats per character", flush=True)
+    print()
+    print_choices(losses, f"nats per character after {len(rows):,} steps", "to first")
+    for name, found in first.items():
+        print(
+            f"first loss, {name}: {mean(found):.2f} nats per token; ln V is {math.log(VOCAB):.2f}"
+        )
+
+
+def rows_of_run(set_weights, seed: int, *flags: str) -> list[dict]:
+    """The metrics of a run of the training command's, its weights set by set_weights(model)."""
+    _, args = parse_flags(["--seed", str(seed), "--device", "cpu", *flags])
+    tokenizer, train_ids, val_ids, tokens_per_char, _ = run.load_data(args)
+    torch.manual_seed(seed)
+    sizes = args.n_embd, args.n_head, args.n_layer, args.block_size
+    model = GPT(len(tokenizer.vocab), *sizes)
+    set_weights(model)
+    with contextlib.redirect_stdout(io.StringIO()):
+        return list(training_steps(args, model, train_ids, val_ids, tokens_per_char, tokenizer))
 
 
 # faster
@@ -510,23 +567,15 @@ def by_turns(calls: dict, repeats: int) -> dict[str, float]:
     return {name: median(found) for name, found in times.items()}
 
 
-def short_run(module, seed: int, *flags: str) -> float:
+def short_run(set_weights, seed: int, *flags: str) -> float:
     """Nats per character of a run like the default one, but of FASTER_STEPS steps."""
     steps = str(FASTER_STEPS)
-    _, args = parse_flags(["--steps", steps, "--eval-every", steps, "--seed", str(seed), *flags])
-    tokenizer, train_ids, val_ids, tokens_per_char, _ = run.load_data(args)
-    torch.manual_seed(seed)
-    model = module.GPT(
-        len(tokenizer.vocab), args.n_embd, args.n_head, args.n_layer, args.block_size
-    )
-    with contextlib.redirect_stdout(io.StringIO()):
-        rows = list(training_steps(args, model, train_ids, val_ids, tokens_per_char, tokenizer))
+    rows = rows_of_run(set_weights, seed, "--steps", steps, "--eval-every", steps, *flags)
     return rows[-1]["val_nats_per_char"]
 
 
 def faster(args) -> None:
     """What a step takes and how far FASTER_STEPS of them come, with one thing undone."""
-    gpt2 = other_choices()["GPT-2's initialisation"]
     ours, chars = "the default run", "characters for 2,048 tokens"
     steps = by_turns(
         {
@@ -539,10 +588,11 @@ def faster(args) -> None:
         60,
     )
     losses = {
-        ours: (build,),
-        chars: (build, "--tokenizer", "char"),
-        "GPT-2's initialisation": (gpt2,),
-        "a learning rate of 1e-3 for 4e-3": (build, "--lr", "1e-3"),
+        ours: (init_weights,),
+        chars: (init_weights, "--tokenizer", "char"),
+        "PyTorch's own initialisation": (lambda model: None,),
+        "GPT-2's initialisation": (gpt2_init,),
+        "a learning rate of 1e-3 for 4e-3": (init_weights, "--lr", "1e-3"),
     }
     seeds = range(1, args.seeds + 1)
     found = {name: [short_run(m, seed, *fl) for seed in seeds] for name, (m, *fl) in losses.items()}
@@ -593,8 +643,7 @@ def our_row(seed: int) -> dict:
     """The metrics of the default run's first validation below the recipe's loss."""
     _, args = parse_flags(["--seed", str(seed), "--device", "cpu"])
     tokenizer, train_ids, val_ids, tokens_per_char, _ = run.load_data(args)
-    torch.manual_seed(seed)
-    model = GPT(len(tokenizer.vocab), args.n_embd, args.n_head, args.n_layer, args.block_size)
+    model = new_model(args, len(tokenizer.vocab))
     for row in training_steps(args, model, train_ids, val_ids, tokens_per_char, tokenizer):
         if row.get("val_nats_per_char", RECIPE_LOSS) < RECIPE_LOSS:
             return row
@@ -619,7 +668,7 @@ def recipe(args) -> None:
 
 PARTS = {
     part.__name__: part
-    for part in (count, memory, speed, cache, sampling, grid, choices, faster, recipe)
+    for part in (count, memory, speed, cache, sampling, grid, choices, init, faster, recipe)
 }
 QUICK = ("count", "memory", "speed", "cache", "sampling")
 
@@ -629,7 +678,8 @@ def main(argv: list[str] | None = None) -> int:
     options = (
         ("--run", str, None, f"sampling: a run's folder, the newest {DEFAULT_OUT}* if not given"),
         ("--tokens", at_least(4), 200, "sampling: tokens in a text"),
-        ("--seeds", at_least(1), 3, "choices, faster, recipe: runs of each"),
+        ("--seeds", at_least(1), 3, "choices, init, faster, recipe: runs of each"),
+        ("--steps", at_least(1), None, "init: steps of a run; the default run's if not given"),
         ("--recipe-steps", at_least(1), 200, "recipe: its steps that are timed"),
     )
     return measure("p05_gpt", __doc__, PARTS, QUICK, options=options, argv=argv)

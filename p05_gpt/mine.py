@@ -54,7 +54,11 @@ def passing(folder: str, used: tuple[str, ...]) -> dict[str, Path]:
         elif file.is_file():
             print(f"{project:14} ours   {file.as_posix()} has no part in this training")
     if not files:
-        print(f"nothing in {folder} takes part")
+        raise UsageError(
+            f"nothing in {folder} passes its checks, so there is nothing of yours to train on; "
+            "what is missing: pytest PROJECT --build FILE; to train the book's own, leave --mine "
+            "away"
+        )
     return files
 
 

@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
-import os
 import signal
 import sys
 import threading
@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 
 from p01_autograd.lab.cli import UsageError
-from p03_bpe import CharTokenizer, RegexTokenizer
-from p03_bpe.corpus import DataError, load_corpus
+from p03_bpe import CharTokenizer, RegexTokenizer, corpus
+from p03_bpe.bigram import bigram_loss  # noqa: F401  (the training commands')
 
 from .build import GPT
 
@@ -32,8 +32,8 @@ def read_text(path: str | None) -> str:
     """The text of a UTF-8 file, or Tiny Shakespeare where no path is given."""
     if path is None:
         try:
-            return load_corpus()
-        except DataError as error:
+            return corpus.load_corpus()
+        except corpus.DataError as error:
             raise UsageError(str(error)) from error
     try:
         text = Path(path).read_bytes().decode("utf-8")
@@ -111,11 +111,12 @@ def load_data(args) -> tuple[object, torch.Tensor, torch.Tensor, float, str]:
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` takes CUDA or MPS when there is one; any other name must work on this machine."""
+    """`auto` takes CUDA when there is one, else the CPU; another name must work on this machine.
+
+    At the default size a GPU of Apple's has to be asked for (mps): nobody has measured it yet.
+    """
     if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
         torch.empty(1, device=device).item()
@@ -157,9 +158,13 @@ def claim_folder(out: str | None, overwrite: bool, default: str, hint: str) -> P
 def stop_signals():
     """An event that Ctrl-C or a polite kill sets, so that a step is finished before stopping.
 
-    A second signal ends the program at once.
+    A second signal ends the program at once. Only the main thread can wait for signals; in
+    another one the event is never set.
     """
     stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def ask_to_stop(number, frame):
@@ -177,14 +182,10 @@ def stop_signals():
 
 
 def write_atomically(path: Path, write) -> None:
-    """Call write(file) on a hidden neighbour of `path`, then put it in place in one step."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with open(partial, "wb") as file:
-            write(file)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    """Call write(file) in memory, then put the whole at `path` in one step."""
+    buffer = io.BytesIO()
+    write(buffer)
+    corpus.write_atomically(path, buffer.getvalue())
 
 
 def write_json(path: Path, values: dict) -> None:
@@ -209,25 +210,25 @@ def read_run(folder: Path) -> tuple[dict, object, GPT]:
     """Load a run's config, tokenizer and model; raises UsageError where they do not fit."""
     if not folder.is_dir():
         raise UsageError(f"there is no run folder {folder}; train first: python -m p05_gpt.train")
+    part = "config.json"
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = json.loads((folder / part).read_text(encoding="utf-8"))
+        sizes = [config[f"n_{name}"] for name in ("embd", "head", "layer")]
+        part = "the tokenizer"
         tokenizer = load_tokenizer(folder, config["tokenizer"])
-        weights = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
-        vocab, width = len(tokenizer.vocab), config["n_embd"]
-        if tuple(weights["tok_emb.weight"].shape) != (vocab, width):
-            raise ValueError("model.pt and the tokenizer do not belong together")
-        model = GPT(vocab, width, config["n_head"], config["n_layer"], config["block_size"])
+        part = "model.pt"
+        weights = torch.load(folder / part, map_location="cpu", weights_only=True)
+        part = "model.pt, beside this config and tokenizer,"
+        model = GPT(len(tokenizer.vocab), *sizes, config["block_size"])
         model.load_state_dict(weights)
     except FileNotFoundError as error:
         name = Path(error.filename).name
         raise UsageError(f"{folder} has no {name}: not a finished run; choose another") from None
-    except UsageError:
+    except NotImplementedError:
         raise
-    except Exception as error:  # damaged files raise whatever their parser happens to raise
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Exception:  # damaged files raise whatever their parser happens to raise
         raise UsageError(
-            f"the files in {folder} do not belong together or are damaged ({reason}); "
-            "train again or choose another run"
+            f"{part} in {folder} is damaged or of another run; train again or choose another run"
         ) from None
     return config, tokenizer, model
 
@@ -258,25 +259,6 @@ def prompt_ids(tokenizer, prompt: str) -> torch.Tensor:
         return encode(tokenizer, prompt)[None]
     except ValueError as error:
         raise UsageError(f"the prompt cannot be encoded: {error}") from None
-
-
-def bigram_loss(train_ids: torch.Tensor, val_ids: torch.Tensor, vocab: int) -> float:
-    """Nats per token of the best that the previous token alone can do, on val_ids.
-
-    Counts of pairs in train_ids, smoothed towards the single-token frequencies with the weight of
-    `k` observations (Dirichlet prior; MacKay and Peto, 1995); of a few k, the kindest is taken.
-    """
-    N, V = len(train_ids), vocab
-    single = torch.bincount(train_ids, minlength=V).double()
-    context = torch.bincount(train_ids[:-1], minlength=V).double()
-    pairs, counts = (train_ids[:-1] * V + train_ids[1:]).unique(return_counts=True)
-    a, b = val_ids[:-1], val_ids[1:]
-    at = torch.searchsorted(pairs, a * V + b).clamp(max=len(pairs) - 1)
-    seen = torch.where(pairs[at] == a * V + b, counts[at], 0).double()
-    prior = (single[b] + 1) / (N + V)
-    return min(
-        -((seen + k * prior) / (context[a] + k)).log().mean().item() for k in (1, 3, 10, 30, 100)
-    )
 
 
 def draw_losses(metrics: list[dict], vocab: int, bigram: float, path: Path) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 from p01_autograd.lab.cli import Parser, UsageError, at_least, print_anything
 
 from . import mine, run
-from .kv_cache import CachedGPT
-from .train import DEFAULT_OUT, write
+from .kv_cache import CachedGPT, can_cache
+from .train import DEFAULT_OUT, run_command, sample_text
 
 
 def temperature(text: str) -> float:
@@ -49,7 +49,9 @@ def newest_run(default: str) -> Path:
 def sample(args, folder: Path) -> str:
     """The prompt and what the run's model makes of it."""
     _, tokenizer, model = run.read_run(folder)
-    return write(
+    if args.cache and not can_cache(model):
+        raise UsageError("--cache reads the parts of the book's model, and this run has others")
+    return sample_text(
         CachedGPT(model) if args.cache else model,
         tokenizer,
         args.prompt,
@@ -91,14 +93,16 @@ def main(argv: list[str] | None = None) -> int:
     )
     add("--seed", type=at_least(0), default=1337, metavar="N", help="default: %(default)s")
     args = parser.parse_args(argv)
-    try:
+
+    def command() -> int:
         folder = newest_run(DEFAULT_OUT) if args.run is None else Path(args.run)
         print(mine.on(mine.kept(folder), sample, args, folder))
-    except UsageError as error:
-        parser.error(str(error))
+        return 0
+
+    try:
+        return run_command(parser, command)
     except KeyboardInterrupt:
         return 130
-    return 0
 
 
 if __name__ == "__main__":

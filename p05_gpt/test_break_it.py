@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from p01_autograd.lab.sabotage import compare, main, sabotaged
+from p01_autograd.lab.sabotage import main, sabotaged
 from p05_gpt import break_it, build
 from p05_gpt.break_it import NOTHING, SABOTAGES, SMOOTH, alarm, experiment, figure
 
@@ -34,7 +34,7 @@ def test_the_numbers_are_those_of_a_fresh_model_on_characters(healthy):
     assert healthy.first_loss == healthy.curve[0] == pytest.approx(START, rel=0.1)
     assert healthy.train_loss == pytest.approx(sum(healthy.curve) / 4)
     assert 2.4 < healthy.bigram < healthy.val_loss < START + 0.2
-    assert healthy.too_long == "ValueError" and healthy.sample
+    assert healthy.sample
 
 
 @pytest.mark.parametrize(
@@ -53,14 +53,10 @@ def test_what_a_curve_gives_away(curve, said):
     assert alarm(curve, VOCAB, BIGRAM) == said
 
 
-def test_training_does_not_notice_that_the_context_check_is_gone():
-    result = compare("p05_gpt", BY_NAME["no_context_check"], short, [1])
-    assert result.there == 1 and result.broken[0].curve == result.healthy[0].curve
-
-
 @pytest.mark.parametrize("name", ["zeroed_init", "targets_shifted_by_two", "no_small_init"])
 def test_a_broken_module_is_trained_on_the_same_text_and_is_another(name, healthy):
-    broken = short(sabotaged("p05_gpt", BY_NAME[name]), seed=1)
+    sabotage = BY_NAME[name]
+    broken = short(**{sabotage.module: sabotaged("p05_gpt", sabotage)}, seed=1)
     assert broken.bigram == healthy.bigram and broken.curve != healthy.curve
 
 

@@ -1,10 +1,13 @@
 """The cache changes the price of a text, never the text."""
 
+import copy
+
 import pytest
 import torch
 
-from p05_gpt.build import GPT, generate
+from p05_gpt.build import GPT
 from p05_gpt.kv_cache import CachedGPT
+from p05_gpt.sampling import generate
 
 V, BLOCK = 50, 24
 
@@ -85,9 +88,18 @@ def test_forget_makes_it_read_again_with_new_weights(model):
 
 
 def test_more_than_the_context_is_refused_as_by_the_model(model):
-    for m in (model, CachedGPT(model)):
-        with pytest.raises(ValueError, match="do not fit"):
-            m(prompt(1, BLOCK + 1))
+    with pytest.raises(IndexError):
+        model(prompt(1, BLOCK + 1))
+    with pytest.raises(ValueError, match="do not fit"):
+        CachedGPT(model)(prompt(1, BLOCK + 1))
+
+
+def test_a_model_with_other_parts_is_refused(model):
+    other = copy.deepcopy(model)
+    other.blocks[1].norm = other.blocks[1].ln_1
+    del other.blocks[1].ln_1
+    with pytest.raises(ValueError, match="has others"):
+        CachedGPT(other)
 
 
 def test_what_is_kept_is_two_numbers_a_block_a_channel_and_a_token(model):

@@ -1,12 +1,14 @@
 """What measure.py counts is right, its formulas hold, its commands say what they cannot do."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from p05_gpt import build, costs, measure, test_build
-from p05_gpt.build import GPT, generate
+from p05_gpt.build import GPT
+from p05_gpt.sampling import generate
 
 SIZES = [(50, 16, 4, 2, 8), (11, 24, 3, 3, 5)]  # vocab, n_embd, n_head, n_layer, block_size
 
@@ -75,29 +77,49 @@ def test_written_draws_what_generate_draws_and_its_entropy_grows_with_temperatur
 
 
 CHECKS = [
-    test_build.test_block_adds_attention_then_the_mlp_to_the_stream,
+    test_build.test_block_lets_the_mlp_read_the_sum_of_x_and_attention,
     test_build.test_block_has_a_nonlinearity_in_its_mlp,
     test_build.test_gpt_starts_by_knowing_nothing,
     test_build.test_gpt_is_embeddings_blocks_norm_and_head_in_this_order,
     test_build.test_every_weight_of_a_fresh_gpt_begins_to_learn,
-    test_build.test_every_parameter_of_gpt_learns,
+    test_build.test_gpt_trains_every_parameter,
 ]
 
 
 @pytest.mark.parametrize("name", list(measure.other_choices()))
 def test_the_other_choices_are_other_and_no_mistakes(name):
-    module = measure.other_choices()[name]
+    module, init = measure.other_choices()[name]
+
+    def initialised(*sizes):
+        model = module.GPT(*sizes)
+        if init:
+            init(model)
+        return model
+
+    choice = SimpleNamespace(Block=module.Block, GPT=initialised)
     for check in CHECKS:
-        check(module)
+        check(choice)
     torch.manual_seed(0)
-    theirs = module.GPT(*SIZES[0])
+    theirs = initialised(*SIZES[0])
     torch.manual_seed(0)
     ours = build.GPT(*SIZES[0])
     idx = torch.arange(8)[None]
     same = torch.equal(theirs(idx), ours(idx)) and theirs.state_dict().keys() == (
         ours.state_dict().keys()
     )
-    assert same == (name == "ours")
+    assert same == (name == "the listing")
+
+
+def test_init_prints_both_and_their_difference(monkeypatch, capsys):
+    def rows(set_weights, seed, *flags):
+        loss = 1.5 if set_weights is measure.init_weights else 1.75
+        return [{"train_loss": 7.8}, {"val_nats_per_char": loss}]
+
+    monkeypatch.setattr(measure, "rows_of_run", rows)
+    assert measure.main(["init", "--seeds", "2", "--steps", "2"]) == 0
+    said = capsys.readouterr().out
+    assert "seed 1338, init_weights: 1.5000" in said and "1.5000- 1.5000  -0.2500" in said
+    assert "after 2 steps" in said and "first loss, PyTorch's own: 7.80" in said
 
 
 def test_the_default_sizes_are_those_of_the_training_command():
@@ -137,7 +159,7 @@ def test_attention_written_otherwise_computes_the_same(attention):
 def test_faster_prints_steps_and_losses(monkeypatch, capsys):
     monkeypatch.setattr(measure, "FASTER_STEPS", 1)
     monkeypatch.setattr(measure, "by_turns", lambda calls, n: {name: 0.001 for name in calls})
-    monkeypatch.setattr(measure, "short_run", lambda module, seed, *flags: float(len(flags)))
+    monkeypatch.setattr(measure, "short_run", lambda init, seed, *flags: float(len(flags)))
     assert measure.main(["faster", "--seeds", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert any(line.split()[-3:] == ["1.0", "2.000", "2.000-2.000"] for line in lines)

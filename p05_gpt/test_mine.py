@@ -102,7 +102,7 @@ def test_their_names_replace_ours_and_everything_builds_on_them(folder):
         assert hasattr(model.blocks[0].attn, "qkv"), "our GPT stands on their attention"
         assert p04_attention.CausalSelfAttention is type(model.blocks[0].attn)
         assert fresh.loss(None, None) == "theirs" and p05_gpt.build.loss is fresh.loss
-        assert p05_gpt.generate.__module__ == "p05_gpt.build", "ours, where they have none"
+        assert p05_gpt.build.generate.__module__ == "p05_gpt.build", "ours, where there is none"
     from p05_gpt import GPT
 
     assert not hasattr(GPT(10, 8, 2, 1, 8).blocks[0].attn, "qkv")

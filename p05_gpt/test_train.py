@@ -175,7 +175,7 @@ def test_files_that_do_not_belong_together_are_refused(finished, tmp_path, capsy
     for path in finished.iterdir():
         content = path.read_bytes()
         (tmp_path / path.name).write_bytes(b"junk" if path.name.startswith(broken) else content)
-    assert "do not belong" in refusal(sample.main, ["--run", str(tmp_path)], capsys)
+    assert "damaged or of another run" in refusal(sample.main, ["--run", str(tmp_path)], capsys)
 
 
 def test_a_run_that_is_there_is_not_touched(finished, text_file, capsys):

@@ -6,10 +6,14 @@ on them and measures on the rest. Everything it writes is in the run's folder (s
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
+import shlex
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import torch
@@ -18,9 +22,13 @@ from tqdm import tqdm
 from p01_autograd.lab.cli import Parser, UsageError, at_least, positive, print_anything
 
 from . import mine, run
-from .build import GPT, evaluate, generate, get_batch, loss
+from .build import GPT, evaluate, get_batch, loss
+from .init import init_weights
+from .sampling import generate
 
 DEFAULT_OUT = "runs/p05_gpt"
+ADAMW = {"betas": (0.85, 0.95), "weight_decay": 0.1}
+BOOK = 1.547  # nats per character that the default run reaches with the book's own files
 USES = {  # the projects that --mine can replace
     "torch": ("p03_bpe", "p04_attention", "p05_gpt"),
     "p02_tensors": ("p01_autograd", "p02_tensors", "p03_bpe"),
@@ -74,13 +82,17 @@ def add_flags(parser: Parser, default_out: str) -> None:
         help="steps between validations; default: %(default)s",
     )
     add("--seed", type=at_least(0), default=1337, metavar="N", help="default: %(default)s")
-    add("--device", default="auto", help="auto, cpu, cuda or mps; default: %(default)s")
+    add(
+        "--device",
+        default="auto",
+        help="auto (cuda if there is one, else cpu), cpu, cuda or mps; default: %(default)s",
+    )
     add("--out", metavar="DIR", help=f"the run's folder; default: {default_out}")
     add("--overwrite", action="store_true", help="replace the run that --out holds")
     mine.add_flag(parser)
 
 
-def parse_flags(argv: list[str] | None):
+def parse_flags(argv: list[str] | None = None):
     """The parser, for its error line, and the flags."""
     parser = Parser(prog="python -m p05_gpt.train", description="Train a GPT on a text.")
     add_flags(parser, DEFAULT_OUT)
@@ -113,8 +125,7 @@ def train(args) -> int:
         return train_both(args)
     tokenizer, train_ids, val_ids, tokens_per_char, digest = run.load_data(args)
     vocab = len(tokenizer.vocab)
-    torch.manual_seed(args.seed)
-    model = GPT(vocab, args.n_embd, args.n_head, args.n_layer, args.block_size).to(device)
+    model = new_model(args, vocab).to(device)
     folder = run.claim_folder(
         args.out, args.overwrite, DEFAULT_OUT, "use --overwrite, or another folder with --out"
     )
@@ -123,12 +134,13 @@ def train(args) -> int:
     run.write_json(folder / "config.json", run.config_of(args, tokenizer, device, digest))
     bigram = run.bigram_loss(train_ids, val_ids, vocab)
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
-    print(
-        f"{n_parameters:,} parameters on {device}; {len(train_ids):,} tokens to train on, "
-        f"{len(val_ids):,} to validate on, a vocabulary of {vocab:,}\n"
-        f"guessing costs {math.log(vocab):.3f} nats per token, a bigram model {bigram:.3f}; "
-        f"writing to {folder}"
-    )
+    with without_reader():
+        print(
+            f"{n_parameters:,} parameters on {device}; {len(train_ids):,} tokens to train on, "
+            f"{len(val_ids):,} to validate on, a vocabulary of {vocab:,}\n"
+            f"guessing costs {math.log(vocab):.3f} nats per token, a bigram model {bigram:.3f}; "
+            f"writing to {folder}"
+        )
 
     metrics = []
     with open(folder / "metrics.jsonl", "w", encoding="utf-8") as log, run.stop_signals() as stop:
@@ -141,11 +153,17 @@ def train(args) -> int:
     return finish(folder, model, tokenizer, metrics, val_ids, tokens_per_char, bigram, args)
 
 
+def new_model(args, vocab: int) -> GPT:
+    """The model that a run begins with: always the same for the same flags."""
+    torch.manual_seed(args.seed)
+    model = GPT(vocab, args.n_embd, args.n_head, args.n_layer, args.block_size)
+    init_weights(model)
+    return model
+
+
 def training_steps(args, model, train_ids, val_ids, tokens_per_char, tokenizer):
     """Train, step by step; yields the row of metrics.jsonl that belongs to each."""
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=args.lr, betas=(0.85, 0.95), weight_decay=0.1, fused=True
-    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, fused=True, **ADAMW)
     generator = torch.Generator().manual_seed(args.seed)  # the batches
     device = next(model.parameters()).device
     tokens_per_step = args.batch_size * args.block_size
@@ -181,12 +199,13 @@ def training_steps(args, model, train_ids, val_ids, tokens_per_char, tokenizer):
         if (step + 1) % args.eval_every == 0 or step + 1 == args.steps:
             row["val_loss"] = evaluate(model, val_ids.to(device), args.block_size)
             row["val_nats_per_char"] = row["val_loss"] * tokens_per_char
-            bar.write(
-                f"step {step + 1}: validation {row['val_loss']:.3f} nats per token, "
-                f"{row['val_nats_per_char']:.3f} per character"
-            )
-            if math.isfinite(row["val_loss"]):
-                bar.write(f"    {glimpse(model, tokenizer, args.seed)}")
+            with without_reader():
+                bar.write(
+                    f"step {step + 1}: validation {row['val_loss']:.3f} nats per token, "
+                    f"{row['val_nats_per_char']:.3f} per character"
+                )
+                if math.isfinite(row["val_loss"]):
+                    bar.write(f"    {preview(model, tokenizer, args.seed)}")
         row["seconds"] = round(time.perf_counter() - start, 4)
         speed = (step + 1) * tokens_per_step / row["seconds"]
         bar.set_postfix_str(f"loss {row['train_loss']:.3f}, {speed:,.0f} tokens/s", refresh=False)
@@ -202,12 +221,13 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
     return peak * min((step + 1) / max(1, steps // 50), 1 - step / steps)
 
 
-def glimpse(model, tokenizer, seed: int, n_tokens: int = 40) -> str:
+def preview(model, tokenizer, seed: int, n_tokens: int = 40) -> str:
     """One line of what the model writes now."""
-    return " / ".join(write(model, tokenizer, "", n_tokens, seed).split("\n")).strip(" /")
+    text = sample_text(model, tokenizer, "", n_tokens, seed)
+    return " / ".join(text.split("\n")).strip(" /")
 
 
-def write(model, tokenizer, prompt: str, n_tokens: int, seed: int, **sampling) -> str:
+def sample_text(model, tokenizer, prompt: str, n_tokens: int, seed: int, **sampling) -> str:
     """The prompt and `n_tokens` more, as text; the same seed writes the same text."""
     idx = run.prompt_ids(tokenizer, prompt).to(next(model.parameters()).device)
     generator = torch.Generator().manual_seed(seed)
@@ -217,40 +237,98 @@ def write(model, tokenizer, prompt: str, n_tokens: int, seed: int, **sampling) -
 
 def finish(folder: Path, model, tokenizer, metrics, val_ids, tokens_per_char, bigram, args) -> int:
     """Write the weights, the figure and a sample; say how good it is and where it is."""
-    run.write_atomically(folder / "model.pt", lambda file: torch.save(model.state_dict(), file))
+    save_weights(model, folder)
     run.draw_losses(metrics, len(tokenizer.vocab), bigram, folder / "loss.png")
     last = metrics[-1]
     val_loss = last.get("val_loss")
     if val_loss is None:  # stopped between two validations
-        val_loss = evaluate(model, val_ids.to(model.head.weight.device), args.block_size)
+        device = next(model.parameters()).device
+        val_loss = evaluate(model, val_ids.to(device), args.block_size)
     if not math.isfinite(val_loss):
         print(
-            f"the loss is no longer a number at step {last['step']}; metrics and weights are in "
+            f"the loss is NaN or infinite at step {last['step']}; metrics and weights are in "
             f"{folder}. Try a lower --lr",
             file=sys.stderr,
         )
         return 1
-    sample = write(model, tokenizer, "", 500, args.seed)
+    sample = sample_text(model, tokenizer, "", 500, args.seed)
     run.write_atomically(folder / "sample.txt", lambda file: file.write(sample.encode("utf-8")))
-    print(
-        f"\n{sample}\n\n"
-        f"validation loss after {last['step']} steps and {last['seconds']:.0f} s: "
-        f"{val_loss:.4f} nats per token, {val_loss * tokens_per_char:.4f} nats per character\n"
-        f"config, metrics, tokenizer, weights, loss.png and sample.txt are in {folder}\n"
-        f"to read more: python -m p05_gpt.sample --run {folder} --tokens 1000"
-    )
+    with without_reader():
+        print(
+            f"\n{sample}\n\n"
+            f"validation loss after {last['step']} steps and {last['seconds']:.0f} s: "
+            f"{val_loss:.4f} nats per token, {val_loss * tokens_per_char:.4f} nats per character\n"
+            f"{comparison(args)}"
+            f"config, metrics, tokenizer, weights, loss.png and sample.txt are in {folder}\n"
+            f"to read more: python -m p05_gpt.sample --run {shlex.quote(str(folder))} --tokens 1000"
+        )
     return 0
+
+
+def save_weights(model, folder: Path) -> None:
+    """Write model.pt, or a neighbour of it where another program holds that name."""
+    for name in ("model.pt", "model-rescued.pt"):
+        try:
+            run.write_atomically(folder / name, lambda file: torch.save(model.state_dict(), file))
+            return
+        except PermissionError as error:
+            print(f"{folder / name} is {error.strerror}", file=sys.stderr)
+    raise UsageError(f"the weights could not be written to {folder}")
+
+
+def comparison(args) -> str:
+    """For a run on the reader's own files: what the book's reach with the same flags."""
+    if not mine.in_use:
+        return ""
+    default = vars(parse_flags([])[1])
+    free = ("out", "overwrite", "mine", "seed")
+    if all(value == default[name] for name, value in vars(args).items() if name not in free):
+        return f"the book's own files reach {BOOK} nats per character with these flags\n"
+    return "to see what the book's own files reach with these flags, leave --mine away\n"
+
+
+# Endings
+
+
+@contextlib.contextmanager
+def without_reader():
+    """Print; when nobody reads any more (| head), the work goes on in silence."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        with contextlib.suppress(OSError, ValueError):  # a test's stdout has no number
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def run_command(parser: Parser, command, *args) -> int:
+    """command(*args), its mistakes told in one line; returns the exit status."""
+    try:
+        with without_reader():
+            return command(*args)
+    except UsageError as error:
+        parser.error(str(error))
+    except NotImplementedError as error:  # a reader's own build.py, not finished yet
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        parser.error(f"{last.name} in {last.filename}, line {last.lineno}, is not written yet")
+    except OSError as error:
+        if error.filename is None:
+            raise
+        parser.exit(1, f"{parser.prog}: {error.filename}: {error.strerror}\n")
+    return 0  # nobody reads any more
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     print_anything()
     parser, args = parse_flags(argv)
-    try:
+
+    def command() -> int:
         files = mine.passing(args.mine, USES[args.engine]) if args.mine else {}
         return mine.on(files, train, args)
-    except UsageError as error:
-        parser.error(str(error))
+
+    try:
+        return run_command(parser, command)
     except KeyboardInterrupt:
         print("stopped before the first step; nothing was written", file=sys.stderr)
         return 130

@@ -38,8 +38,8 @@ def text_file(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """One thread, as in the commands that are started, and no more than a glance at samples."""
-    monkeypatch.setattr(train, "glimpse", lambda *_: "")
-    monkeypatch.setattr(train, "write", lambda *_: "a sample")
+    monkeypatch.setattr(train, "preview", lambda *_: "")
+    monkeypatch.setattr(train, "sample_text", lambda *_: "a sample")
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

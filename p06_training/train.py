@@ -27,7 +27,8 @@ from tqdm import tqdm
 from p01_autograd.lab.cli import Parser, UsageError, at_least, positive, print_anything
 from p05_gpt import mine, run
 from p05_gpt.build import GPT
-from p05_gpt.train import add_flags, glimpse, write
+from p05_gpt.init import init_weights
+from p05_gpt.train import add_flags, preview, sample_text
 
 from .checkpoints import CheckpointError, remove_unfinished, save_checkpoint
 from .muon import Combined, Muon
@@ -270,6 +271,7 @@ def build_model(config: SimpleNamespace) -> GPT:
     """The GPT of a config, on its device."""
     torch.manual_seed(config.seed)
     model = GPT(config.vocab, config.n_embd, config.n_head, config.n_layer, config.block_size)
+    init_weights(model)
     if config.dropout:
         parts = [part for block in model.blocks for part in (block.attn, block.mlp)]
         for part in (model.tok_emb, *parts):
@@ -478,7 +480,7 @@ def tell(row: dict, trainer: Trainer, bar, job: dict) -> None:
         f"{row['val_nats_per_char']:.3f} per character"
     )
     if math.isfinite(row["val_loss"]):
-        bar.write(f"    {glimpse(trainer.model, job['tokenizer'], trainer.recipe.seed)}")
+        bar.write(f"    {preview(trainer.model, job['tokenizer'], trainer.recipe.seed)}")
 
 
 def save_weights(model: GPT, folder: Path) -> None:
@@ -513,7 +515,7 @@ def finish(trainer: Trainer, job: dict, bigram: float) -> int:
     last = trainer.metrics[-1]
     weights = torch.load(folder / "model.pt", map_location=config.device, weights_only=True)
     trainer.model.load_state_dict(weights)
-    sample = write(trainer.model, tokenizer, "", 500, config.seed)
+    sample = sample_text(trainer.model, tokenizer, "", 500, config.seed)
     run.write_atomically(folder / "sample.txt", lambda file: file.write(sample.encode("utf-8")))
     print(
         f"\n{sample}\n\n"

@@ -70,10 +70,10 @@ def code_lines(source):
     return [n for n in sorted(lines) if text[n - 1].strip() and text[n - 1].strip()[0] != "#"]
 
 
-def test_gpt_has_twenty_lines():
+def test_gpt_has_at_most_twenty_lines():
     source = (ROOT / "p05_gpt/build.py").read_text(encoding="utf-8")
     (gpt,) = [n for n in ast.parse(source).body if getattr(n, "name", None) == "GPT"]
-    assert len(code_lines(ast.get_source_segment(source, gpt))) == 20
+    assert len(code_lines(ast.get_source_segment(source, gpt))) <= 20
 
 
 @pytest.mark.parametrize("path", MODULES, ids=ids(MODULES))

@@ -1,0 +1,126 @@
+"""Sampling beyond the listing: top-p, values checked, nothing changed but the text.
+
+`generate` here is the one that the package exports. It calls the listing's, and a reader's in its
+place, and adds what a program needs that samples in the middle of its training: each module's mode
+and the global random state are afterwards what they were.
+
+Source: Holtzman et al., "The Curious Case of Neural Text Degeneration" (2020), for top-p.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from . import build
+
+
+def generate(
+    model: nn.Module,
+    idx: torch.Tensor,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
+    """Continue idx (B, T): returns (B, T + max_new_tokens), the given tokens first.
+
+    As the listing's generate, and top_p keeps, of what temperature and top_k leave, the fewest
+    tokens that together reach probability p. Without a `generator` the draws start from the global
+    random state and do not move it. Raises ValueError for an empty idx and outside temperature >=
+    0, top_k >= 1, 0 < top_p <= 1.
+    """
+    if idx.shape[1] == 0:
+        raise ValueError("generate needs at least one token to continue")
+    temperature = checked(temperature, top_k, top_p)
+    if temperature > 0 and top_p is not None:
+        model = Nucleus(model, temperature, top_k, top_p)
+    gpus = [idx.device] if idx.device.type == "cuda" else []
+    with torch.random.fork_rng(gpus), evaluating(model):
+        generator = on_device(generator, idx.device)
+        return build.generate(model, idx, max_new_tokens, temperature, top_k, generator)
+
+
+def next_token(
+    logits: torch.Tensor,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
+    """Draw a token for each row of logits: (B, V) -> (B, 1) int64; arguments as in generate."""
+    temperature = checked(temperature, top_k, top_p)
+    if temperature > 0 and top_p is not None:
+        logits = nucleus(logits, temperature, top_k, top_p)
+    if generator is not None:
+        generator = on_device(generator, logits.device)
+    return build.next_token(logits, temperature, top_k, generator)
+
+
+def on_device(generator: torch.Generator | None, device: torch.device) -> torch.Generator:
+    """A generator that can draw there; a new one starts where the given or the global one is."""
+    if generator is not None and generator.device.type == device.type:
+        return generator
+    if generator is None and device.type == "cpu":
+        return torch.Generator().set_state(torch.get_rng_state())
+    seed = torch.randint(2**62, (), generator=generator).item()
+    return torch.Generator(device).manual_seed(seed)
+
+
+def checked(temperature: float, top_k: int | None, top_p: float | None) -> float:
+    """The temperature; one that float32 cannot divide by is greedy, as 0 is."""
+    if not temperature >= 0:
+        raise ValueError(f"temperature must be 0 or above, got {temperature}")
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"top_k must be 1 or above, got {top_k}")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ValueError(f"top_p must be above 0 and at most 1, got {top_p}")
+    return temperature if temperature > 1e-30 else 0.0
+
+
+def nucleus(
+    logits: torch.Tensor, temperature: float, top_k: int | None, top_p: float
+) -> torch.Tensor:
+    """-inf for what top_p leaves out: (..., V) -> the same shape, the other logits unchanged."""
+    ordered, order = logits.sort(dim=-1, descending=True)  # likeliest first
+    if top_k is not None:
+        ordered = ordered[..., :top_k]
+    probs = nn.functional.softmax(ordered / temperature, dim=-1)
+    likelier = probs.cumsum(-1) - probs  # what the tokens before this one already hold
+    ordered = ordered.masked_fill(likelier >= top_p, float("-inf"))
+    nothing = torch.full_like(logits, float("-inf"))
+    return nothing.scatter(-1, order[..., : ordered.shape[-1]], ordered)
+
+
+class Nucleus(nn.Module):
+    """A model that gives the tokens outside the nucleus no chance."""
+
+    def __init__(self, model: nn.Module, temperature: float, top_k: int | None, top_p: float):
+        super().__init__()
+        self.model, self.kept = model, (temperature, top_k, top_p)
+
+    def forward(self, idx: torch.Tensor) -> torch.Tensor:
+        return nucleus(self.model(idx)[:, -1:], *self.kept)  # (B, 1, V): the next token's alone
+
+    def __getattr__(self, name):
+        """The model's own attributes, such as pos_emb, which tells the context length."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("model"), name)
+
+
+@contextmanager
+def evaluating(model: nn.Module):
+    """Without dropout and without gradients; afterwards each module is in the mode it had."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
