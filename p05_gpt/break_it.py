@@ -193,7 +193,7 @@ SABOTAGES = [
         predict="The stream is replaced by mixtures of values; every block loses the token itself, "
         "and the loss stays above counting pairs.",
         symptom=lambda healthy, broken: broken.val_loss > broken.bigram,
-        caught_by="test_block_without_weights_passes_the_stream_through",
+        caught_by="test_block_keeps_the_stream_beside_what_the_parts_find",
     ),
     Sabotage(
         name="no_mlp_residual",
@@ -201,7 +201,7 @@ SABOTAGES = [
         new="x = self.mlp(self.ln_2(x))",
         predict="Each MLP has to carry through what the stream knew; training works, but worse.",
         symptom=lambda healthy, broken: broken.val_loss > healthy.val_loss + 0.05,
-        caught_by="test_block_without_weights_passes_the_stream_through",
+        caught_by="test_block_keeps_the_stream_beside_what_the_parts_find",
     ),
     Sabotage(
         name="no_attention",
@@ -209,7 +209,7 @@ SABOTAGES = [
         new="",
         predict="No token sees another: the best that is left is counting pairs, no better.",
         symptom=lambda healthy, broken: abs(broken.val_loss - broken.bigram) < 0.05,
-        caught_by="test_block_adds_what_attention_finds",
+        caught_by="test_block_adds_attention_then_the_mlp_to_the_stream",
     ),
     Sabotage(
         name="no_mlp",
@@ -218,7 +218,7 @@ SABOTAGES = [
         predict="Two thirds of a block's weights gone, and only mixtures are left to compute with: "
         "worse, and the curve looks like any other.",
         symptom=lambda healthy, broken: hidden(healthy, broken, 0.02),
-        caught_by="test_block_uses_all_of_its_weights",
+        caught_by="test_block_adds_attention_then_the_mlp_to_the_stream",
     ),
     Sabotage(
         name="no_gelu",
@@ -226,7 +226,7 @@ SABOTAGES = [
         new="nn.Linear(n_embd, 4 * n_embd), nn.Linear(4 * n_embd, n_embd)",
         predict="Two Linears in a row are one: almost as bad as no MLP at all, and invisible.",
         symptom=lambda healthy, broken: hidden(healthy, broken, 0.02),
-        caught_by="test_block_has_a_nonlinearity_in_its_mlp",
+        caught_by="test_block_adds_attention_then_the_mlp_to_the_stream",
     ),
     Sabotage(
         name="no_ln_1",
@@ -261,7 +261,7 @@ SABOTAGES = [
         predict="The order of the first Transformer: it needs a longer warmup; at this depth it "
         "trains, a little worse.",
         symptom=lambda healthy, broken: broken.val_loss > healthy.val_loss,
-        caught_by="test_block_without_weights_passes_the_stream_through",
+        caught_by="test_block_keeps_the_stream_beside_what_the_parts_find",
     ),
     Sabotage(
         name="one_block",

@@ -77,8 +77,7 @@ def test_written_draws_what_generate_draws_and_its_entropy_grows_with_temperatur
 
 
 CHECKS = [
-    test_build.test_block_lets_the_mlp_read_the_sum_of_x_and_attention,
-    test_build.test_block_has_a_nonlinearity_in_its_mlp,
+    test_build.test_block_adds_attention_then_the_mlp_to_the_stream,
     test_build.test_gpt_starts_by_knowing_nothing,
     test_build.test_gpt_is_embeddings_blocks_norm_and_head_in_this_order,
     test_build.test_every_weight_of_a_fresh_gpt_begins_to_learn,
