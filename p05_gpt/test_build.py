@@ -29,6 +29,19 @@ def gap(a, b):
     return (a - b).abs().max().item()
 
 
+REFUSED = object()
+
+
+def refused(call, *args, **kwargs):
+    """What the call returns, or REFUSED: any error will do, but for "not written yet"."""
+    try:
+        return call(*args, **kwargs)
+    except NotImplementedError:
+        raise
+    except Exception:
+        return REFUSED
+
+
 def sharpened(module, example, factor=3.0):
     """The module in evaluation mode with larger weights, so that every part is felt."""
     module.eval()
@@ -382,9 +395,8 @@ def test_gpt_is_embeddings_blocks_norm_and_head_in_this_order(build):
 @pytest.mark.checks("GPT")
 def test_gpt_refuses_more_tokens_than_its_context(build):
     model = build.GPT(V, C, HEADS, LAYERS, BLOCK)
-    try:
-        got = model(tokens(1, BLOCK + 1))
-    except Exception:
+    got = refused(model, tokens(1, BLOCK + 1))
+    if got is REFUSED:
         return
     pytest.fail(
         f"{BLOCK + 1} tokens do not fit into a context of {BLOCK}, and the model gives "
@@ -674,13 +686,12 @@ def test_the_only_window_of_the_shortest_text_is_found(build):
 @pytest.mark.step(4)
 @pytest.mark.checks("get_batch")
 def test_a_text_without_a_whole_window_gives_no_batch(build):
-    try:
-        x, y = build.get_batch(torch.arange(4), 4, 3, seeded(0))
-    except Exception:
+    got = refused(build.get_batch, torch.arange(4), 4, 3, seeded(0))
+    if got is REFUSED:
         return
     pytest.fail(
         "4 tokens hold no window of 4 with its targets, and yet get_batch gives "
-        f"x {x.tolist()}, y {y.tolist()} without an error",
+        f"x {got[0].tolist()}, y {got[1].tolist()} without an error",
         pytrace=False,
     )
 
@@ -809,12 +820,10 @@ def test_evaluate_switches_dropout_off_and_restores_the_mode(build, training):
 @pytest.mark.step(5)
 @pytest.mark.checks("evaluate")
 def test_evaluate_has_no_number_for_a_text_without_predictions(build):
-    model = gpt(build)
-    try:
-        got = float(build.evaluate(model, tokens(1), BLOCK))
-    except Exception:
-        return
-    assert math.isnan(got), f"one token holds no prediction, and yet evaluate gives {got}"
+    got = refused(build.evaluate, gpt(build), tokens(1), BLOCK)
+    assert got is REFUSED or math.isnan(number(got)), (
+        f"one token holds no prediction, and yet evaluate gives {number(got)}"
+    )
 
 
 # generate
@@ -867,11 +876,8 @@ def test_generate_without_a_choice_takes_the_likeliest(build, sampling):
 def test_generate_at_temperature_zero_is_greedy_or_refuses(build):
     model, idx = gpt(build), tokens(3, 2)
     expected = build.generate(model, idx, 5, top_k=1, generator=seeded(0))
-    try:
-        got = build.generate(model, idx, 5, temperature=0, generator=seeded(0))
-    except Exception:
-        return
-    assert torch.equal(got, expected), (
+    got = refused(build.generate, model, idx, 5, temperature=0, generator=seeded(0))
+    assert got is REFUSED or torch.equal(got, expected), (
         "temperature 0 should take the likeliest token each time, or be an error:\n"
         f"    {expected[0].tolist()}\nyours:\n    {got[0].tolist()}"
     )

@@ -71,7 +71,3 @@ def test_temperature_zero_is_greedy(model):
     idx = tokens(2, 3)
     greedy = build.generate(model, idx, 9, temperature=0)
     assert torch.equal(greedy, build.generate(model, idx, 9, top_k=1))
-
-
-def test_a_model_in_half_precision_gives_numbers_in_it(model):
-    assert model.bfloat16()(tokens(1, 5)).dtype == torch.bfloat16
