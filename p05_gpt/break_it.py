@@ -2,8 +2,8 @@
 
 One sabotage for every line of Block and GPT that can be deleted or made to do nothing, for the
 shift of the targets in get_batch, and two for the sizes in init.py. The experiment trains a small
-GPT on the characters of Tiny Shakespeare, about ten seconds a run: what the listing makes, as
-PyTorch initialises it. Lines that can be otherwise without harm (a head with bias, another
+GPT on the characters of Tiny Shakespeare, about ten seconds a run; as in the training command it
+starts from init_weights. Lines that can be otherwise without harm (a head with bias, another
 initialisation) are no sabotage: python -m p05_gpt.measure choices has those.
 """
 
@@ -20,7 +20,9 @@ import torch
 from p01_autograd.lab.sabotage import Sabotage, main
 
 from . import build as listing
+from . import init as shipped_init
 from . import run
+from .init import init_weights
 from .train import learning_rate
 
 N_EMBD, N_HEAD, N_LAYER, BLOCK_SIZE = 64, 4, 4, 32
@@ -58,13 +60,10 @@ def corpus():
     return tokenizer, train_ids, val_ids, run.bigram_loss(train_ids, val_ids, len(tokenizer.vocab))
 
 
-def experiment(build=listing, init=None, seed: int = 1337, steps: int = STEPS) -> Numbers:
-    """Train the module's GPT on characters, and once more at a learning rate that is too high.
-
-    With `init`, a module like init.py, its init_weights sets the weights before the first step.
-    """
+def experiment(build=listing, init=shipped_init, seed: int = 1337, steps: int = STEPS) -> Numbers:
+    """Train the module's GPT on characters, and once more at a learning rate that is too high."""
     tokenizer, _, val_ids, bigram = corpus()
-    set_weights = init.init_weights if init else None
+    set_weights = init.init_weights
     model, curve = trained(build, seed, steps, init=set_weights)
     fast, fast_curve = trained(build, seed, steps // 2, lr=FAST * LR, init=set_weights)
     generator = torch.Generator().manual_seed(seed)
@@ -83,11 +82,13 @@ def experiment(build=listing, init=None, seed: int = 1337, steps: int = STEPS) -
     )
 
 
-def trained(build, seed, steps, lr=LR, n_embd=N_EMBD, n_layer=N_LAYER, fraction=1.0, init=None):
+def trained(
+    build, seed, steps, lr=LR, n_embd=N_EMBD, n_layer=N_LAYER, fraction=1.0, init=init_weights
+):
     """The module's GPT after some steps on a part of the text, and the training loss of each.
 
-    The same seed gives the same weights to begin with and the same batches; `init(model)` may set
-    other weights.
+    The same seed gives the same weights to begin with and the same batches; without `init` the
+    weights are PyTorch's own.
     """
     from tqdm import trange
 

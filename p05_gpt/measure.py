@@ -416,47 +416,38 @@ def grid(args):
 # choices
 
 
-def choice(name: str, old: str, new: str):
-    """build.py with one line otherwise."""
-    edit = Sabotage(name, old, new, "", lambda healthy, other: False, "")
+def choice(name: str, old: str, new: str, module: str = "build"):
+    """build.py, or init.py, with one line otherwise."""
+    edit = Sabotage(name, old, new, "", lambda healthy, other: False, "", module)
     return sabotaged("p05_gpt", edit)
 
 
 def gpt2_init(model: GPT) -> None:
     """GPT-2's: 0.02 everywhere, the writes to the stream smaller by the root of their number."""
+    init_weights(model)  # its biases are GPT-2's
     for name, weight in model.named_parameters():
-        if name.endswith("bias"):
-            nn.init.zeros_(weight)
-        elif weight.dim() > 1:
-            writes = name.endswith(("attn.proj.weight", "mlp.2.weight"))
-            small = math.sqrt(2 * len(model.blocks)) if writes else 1
+        if weight.dim() > 1:
+            small = math.sqrt(2 * len(model.blocks)) if "proj" in name or "mlp.2" in name else 1
             nn.init.normal_(weight, std=0.02 / small)
 
 
-def small_positions(model: GPT) -> None:
-    """PyTorch's own, but for positions that start near zero."""
-    nn.init.normal_(model.pos_emb.weight, std=0.02)
-
-
-def small_writes(model: GPT) -> None:
-    """PyTorch's own, but for smaller writes to the stream."""
-    with torch.no_grad():
-        for block in model.blocks:
-            for writes in (block.attn.proj, block.mlp[2]):
-                writes.weight /= math.sqrt(2 * len(model.blocks))
-
-
 def other_choices() -> dict:
-    """(module, initialisation) that every check accepts, by what is different from the listing."""
+    """(module, initialisation) that every check accepts, by what is different in them."""
     head = "self.head = nn.Linear(n_embd, vocab"
+    full_size = choice(
+        "full_size", "std = std / math.sqrt(2 * len(model.blocks))", "std = std / 1", "init"
+    )
+    large_positions = choice(
+        "large_positions", "normal_(parameter, std=0.02)", "normal_(parameter)", "init"
+    )
     return {
-        "the listing": (build, None),
-        "a head with bias": (choice("bias", f"{head}, bias=False)", f"{head})"), None),
-        "ReLU for GELU": (choice("relu", "nn.GELU()", "nn.ReLU()"), None),
-        "positions that start near zero": (build, small_positions),
-        "smaller writes to the stream": (build, small_writes),
-        "init_weights": (build, init_weights),
+        "ours": (build, init_weights),
+        "a head with bias": (choice("bias", f"{head}, bias=False)", f"{head})"), init_weights),
+        "ReLU for GELU": (choice("relu", "nn.GELU()", "nn.ReLU()"), init_weights),
+        "PyTorch's own initialisation": (build, None),
         "GPT-2's initialisation": (build, gpt2_init),
+        "blocks that write at full size": (build, full_size.init_weights),
+        "positions of variance one": (build, large_positions.init_weights),
     }
 
 

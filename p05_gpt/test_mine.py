@@ -69,7 +69,7 @@ def test_files_that_pass_take_the_place_of_ours_and_the_lines_say_so(folder, cap
     assert "has no part in this training" in lines[0]
     assert "there is no my/p03_bpe.py" in lines[1]
     assert "my/p04_attention.py:" in lines[2] and lines[2].endswith("pass")
-    assert "next: Block" in lines[3]
+    assert "next: loss" in lines[3]
     assert json.loads(Path("run/config.json").read_text("utf-8"))["mine"] == "my/"
 
     # The run's weights are of their layer, and so is the model that samples from them.
