@@ -1,0 +1,978 @@
+"""Examine any language model from outside: python -m p05_gpt.checkup TARGET
+
+    python -m p05_gpt.checkup runs/p05_gpt         a training run's model
+    python -m p05_gpt.checkup my/p05_gpt.py        a file with the listing's names
+    python -m p05_gpt.checkup mymodel:make --vocab 50257 --block-size 128
+    python -m p05_gpt.checkup --demo               every sabotage of chapters 4 and 5
+
+A law is a function of a Subject that does one experiment and gives a Finding or None. Nothing is
+known of the model's parts. The thresholds lie between what sound and what broken models showed.
+Shapes: B batch, T time, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from p01_autograd.lab.cli import Parser, UsageError, at_least, print_anything
+from p01_autograd.lab.sabotage import print_table, sabotaged
+from p04_attention.laws import Attention, attentions, difference, moved
+
+from . import break_it, build, mine, run
+
+MOVES = 2e-5  # change of an output, in units of the spread of all; rounding moves up to 3e-6
+SEEN = 1e-6  # the same for what ought to move: exactly zero where nothing connects them
+OWN = 0.5, 0.25  # own effect over that of the past, fresh and trained; sound from 0.06 and 0.42 on
+FIRST_LOSS = 0.7, 0.1  # off by so many nats and by such a share of ln V
+STEPS, RATES, TOKENS = 150, (3e-3, 1e-2), 128  # learning by heart
+BY_HEART = 0.25  # of ln V; sound models come below 0.12
+SCALE_OFF = 0.05
+HANDED_ON = 0.3  # cosine of a block's input and output; sound from 0.9 on, without residual 0.07
+GAIN = 1.5  # of a block's input in its output; sound 1.0, doubled 2
+GROWTH, LARGE = 2.0, 10.0  # every block's output over the last one's; only where it becomes large
+CLEAR = 0.85  # cost of the next token over that of others; 0 where right, 0.94 of a mixture
+CYCLE = 23  # tokens of the text whose next token is certain
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong, the numbers that show it, and which line to look at."""
+
+    name: str
+    evidence: str
+    advice: str
+
+
+LOOKS_LIKE = {
+    "sees the future": "p04_attention: no_mask mask_with_zero mask_after_softmax no_transpose",
+    "ignores the past": "p05_gpt: no_attention no_blocks",
+    "blind to order": "p05_gpt: no_pos_emb",
+    "ignores the token itself": "p05_gpt: no_attention_residual no_mlp_residual no_tok_emb",
+    "first loss is off": "p05_gpt: no_small_init",
+    "parameters without gradient": "p05_gpt: no_mlp no_ln_1 no_ln_f no_pos_emb",
+    "targets are not the next token": "p05_gpt: targets_not_shifted targets_shifted_by_two",
+    "softmax over the wrong axis": "p04_attention: softmax_over_queries no_softmax",
+    "scores are not scaled": "p04_attention: no_scale scaled_by_n_embd",
+}
+
+
+def finding(name: str, evidence: str, look_at: str) -> Finding:
+    """A finding whose advice ends with the sabotages of this book that look like it."""
+    project, _, names = LOOKS_LIKE.get(name, "").partition(": ")
+    similar = f"; it looks like python -m {project}.break_it {names}" if names else ""
+    return Finding(name, evidence, look_at + similar)
+
+
+def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Mean nats per token: logits (B, T, V), targets (B, T) -> scalar."""
+    return nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1))
+
+
+def windows(data: torch.Tensor, block_size: int, batch_size: int, generator=None):
+    """Random windows of data (N,), and the same one token later: (batch_size, block_size) each."""
+    starts = torch.randint(len(data) - block_size, (batch_size,), generator=generator)
+    at = starts[:, None] + torch.arange(block_size)
+    return data[at], data[at + 1]
+
+
+class Subject:
+    """The model under examination: fresh copies, tokens to give it, its logits."""
+
+    def __init__(self, make, vocab, block_size, loss=None, get_batch=None, seed=1337):
+        self.make, self.vocab, self.block_size, self.seed = make, vocab, block_size, seed
+        self.loss, self.get_batch = loss, get_batch
+        self.generator = torch.Generator().manual_seed(seed)
+        self.with_targets = False  # whether all logits come only when targets are given
+        self.model = self.fresh()
+        if self.fresh() is self.model:
+            raise UsageError("make() returns the same model twice; let it build a fresh one")
+        self.logits_size = self.read_first(self.tokens(2, block_size)).shape[-1]
+        self.lengths = [block_size]
+        for T in (block_size // 2, 1):
+            with contextlib.suppress(UsageError):
+                if 0 < T < block_size:
+                    self.forward(self.model.eval(), self.tokens(2, T))
+                    self.lengths.append(T)
+
+    def fresh(self, seed: int = 0) -> nn.Module:
+        """A new model in training mode, from the examination's seed or that many further on."""
+        torch.manual_seed(self.seed + seed)
+        with blamed("make()"):
+            model = self.make()
+        if not isinstance(model, nn.Module):
+            raise UsageError(f"make() returned {described(model)}, not an nn.Module")
+        return model.train()
+
+    def tokens(self, B: int, T: int) -> torch.Tensor:
+        """Random ids (B, T)."""
+        return torch.randint(self.vocab, (B, T), generator=self.generator)
+
+    def others(self, idx: torch.Tensor) -> torch.Tensor:
+        """Another random id in every place."""
+        shift = torch.randint(1, max(self.vocab, 2), idx.shape, generator=self.generator)
+        return (idx + shift) % self.vocab
+
+    def forward(self, model: nn.Module, idx: torch.Tensor) -> torch.Tensor:
+        """The model's logits (B, T, V); UsageError says what came instead."""
+        parameter = next(model.parameters(), None)
+        device = idx.device if parameter is None else parameter.device
+        arguments = (idx.to(device).contiguous(),) * (2 if self.with_targets else 1)
+        with blamed(f"the model, given ids {tuple(idx.shape)}"):
+            output = model(*arguments)
+        logits = logits_of(output)
+        if not isinstance(logits, torch.Tensor):
+            raise UsageError(f"the model returned {described(output)}, not logits (B, T, V)")
+        if logits.dim() == 2 and len(logits) == idx.numel() and self.with_targets:
+            logits = logits.reshape(*idx.shape, -1)
+        if logits.shape[:-1] != idx.shape or logits.shape[-1] < self.vocab:
+            B, T = idx.shape
+            raise UsageError(
+                f"the model returned {described(logits)} for ids ({B}, {T}) and a vocabulary of "
+                f"{self.vocab}, not logits ({B}, {T}, {self.vocab})"
+            )
+        if not logits.is_floating_point():
+            raise UsageError(f"the model returned {described(logits)}, not floating-point logits")
+        return logits if logits.device.type == "meta" else logits.to("cpu").float()
+
+    def read_first(self, idx: torch.Tensor) -> torch.Tensor:
+        """The first logits of all; where only the last position's come, try it with targets."""
+        try:
+            logits = self.forward(self.model, idx)
+        except UsageError as error:
+            self.with_targets = True
+            try:
+                logits = self.forward(self.model, idx)
+            except UsageError:
+                raise error from None
+        if logits.device.type == "meta":
+            raise UsageError("the model lives on the device meta, without numbers; move it to cpu")
+        return logits
+
+    def measured(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The given loss, or cross-entropy."""
+        if self.loss is None:
+            return cross_entropy(logits, targets)
+        with blamed(f"loss, given logits {tuple(logits.shape)} and targets"):
+            value = self.loss(logits, targets.contiguous())
+        if not isinstance(value, torch.Tensor) or value.numel() != 1:
+            raise UsageError(f"loss returned {described(value)}, not one number")
+        return value
+
+    def function(self, model: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+        return lambda idx: self.forward(model, idx)[..., : self.vocab]
+
+    def modes(self):
+        """Fresh and trained, in evaluation and in training: (name, function from ids to logits)."""
+        for when, model in (("fresh", self.model), ("trained", self.trained.model)):
+            for mode in ("evaluation", "training"):
+                model.train(mode == "training")
+                yield f"{when}, in {mode}", self.function(model)
+            model.eval()
+
+    @cached_property
+    def trained(self) -> Training:
+        """The model that has learned random tokens by heart, or tried to, at either rate."""
+        for rate in RATES:
+            training = Training(self, rate)
+            if training.success:
+                break
+        return training
+
+    @cached_property
+    def randomness(self) -> float:
+        """How far the fresh model in evaluation is from itself, after another random state."""
+        function = self.function(self.model.eval())
+
+        def later(x):
+            torch.manual_seed(self.seed + 1)
+            function(self.others(x))
+            return function(x)
+
+        return difference(function, self.tokens(2, self.block_size), later).max().item()
+
+    @cached_property
+    def blocks(self) -> list[Step]:
+        """What each block of the fresh model does to the stream."""
+        return through_blocks(self)
+
+    @cached_property
+    def watched(self) -> list[Attention]:
+        """The attentions of the fresh model on random ids."""
+        return attentions_on(self, self.model, self.tokens(2, prime_length(self)))
+
+
+class Training:
+    """A batch of random tokens learned by heart, in evaluation mode: no dropout in the way."""
+
+    def __init__(self, subject: Subject, rate: float):
+        self.rate, self.losses = rate, []
+        self.model = subject.fresh().eval()
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.without_gradient = {n for n, p in self.model.named_parameters() if p.requires_grad}
+        T = min(subject.block_size, TOKENS)
+        if len(subject.lengths) == 1:
+            T = subject.block_size
+        text = subject.tokens(math.ceil(TOKENS / T), T + 1)
+        self.goal = BY_HEART * math.log(subject.vocab)
+        if not parameters:
+            return
+        optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0)
+        for _ in range(STEPS):
+            batch_loss = subject.measured(subject.forward(self.model, text[:, :-1]), text[:, 1:])
+            self.losses.append(batch_loss.item())
+            if not math.isfinite(self.losses[-1]) or self.losses[-1] < self.goal / 2:
+                break
+            optimizer.zero_grad()
+            with blamed("backward"):
+                batch_loss.backward()
+            self.without_gradient -= with_gradient(self.model, self.without_gradient)
+            optimizer.step()
+
+    @property
+    def success(self) -> bool:
+        return bool(self.losses) and self.losses[-1] < self.goal
+
+
+# The laws, causes before what follows from them
+
+
+def not_a_number(s: Subject) -> Finding | None:
+    """Logits, loss and gradients are finite, at any length, fresh and while learning."""
+    look_at = (
+        "rows of scores that are masked from end to end, a division by zero, a logarithm or a root "
+        "of zero, weights that were never initialised"
+    )
+    for name, p in s.model.named_parameters():
+        if not p.isfinite().all():
+            return finding("not a number", f"{name} begins with NaN or infinite values", look_at)
+    for T in s.lengths:
+        for mode in (False, True):
+            logits = s.forward(s.model.train(mode), s.tokens(2, T))[..., : s.vocab]
+            if not logits.isfinite().all():
+                share = 1 - logits.isfinite().float().mean().item()
+                mode_name = "training" if mode else "evaluation"
+                evidence = (
+                    f"{share:.0%} of the logits of {T} tokens are NaN or infinite ({mode_name})"
+                )
+                return finding("not a number", evidence, look_at)
+    model, text = s.fresh(), s.tokens(2, s.block_size + 1)
+    loss = s.measured(s.forward(model, text[:, :-1]), text[:, 1:])
+    if not loss.isfinite():
+        return finding("not a number", f"the first loss is {loss.item()}", look_at)
+    if loss.requires_grad:
+        with blamed("backward"):
+            loss.backward()
+    bad = [n for n, p in model.named_parameters() if p.grad is not None and not finite(p.grad)]
+    if bad:
+        evidence = f"the loss is {loss.item():.2f}, the gradient of {listed(bad)} NaN or infinite"
+        return finding("not a number", evidence, look_at)
+    losses = s.trained.losses
+    if losses and not math.isfinite(losses[-1]):
+        evidence = (
+            f"the loss is {losses[0]:.2f} at first and {losses[-1]} after {len(losses)} steps"
+        )
+        return finding("not a number", f"{evidence} at a rate of {s.trained.rate}", look_at)
+    return None
+
+
+def sees_the_future(s: Subject) -> Finding | None:
+    """Other tokens from position p on change no output before p."""
+    for mode, function in s.modes():
+        for T in s.lengths:
+            idx = s.tokens(2, T)
+            for p in sorted({1, T // 3, T // 2, T - 3, T - 1} & set(range(1, T))):
+                changed = idx.clone()
+                changed[:, p:] = s.others(idx[:, p:])
+                before = moved(function, idx, changed)[:, :p].amax(0)
+                if before.max() > MOVES:
+                    return finding(
+                        "sees the future",
+                        f"other tokens from position {p} on move the output at position "
+                        f"{int(before.argmax())}, which is earlier, by {before.max():.2g} of the "
+                        f"logits' spread ({T} tokens, {mode})",
+                        "the causal mask: is it there, -inf and not 0, before the softmax, with "
+                        "the diagonal but nothing above it; then each reshape that could mix "
+                        "positions, and each mean or norm over the time axis",
+                    )
+    return None
+
+
+def batch_rows_mix(s: Subject) -> Finding | None:
+    """Another row of the batch changes nothing, and neither does the row's own place in it."""
+    look_at = (
+        "each view, reshape and transpose that touches the batch axis; each mean, norm or softmax "
+        "over it, BatchNorm included; anything indexed by the row's number"
+    )
+    for mode, function in s.modes():
+        idx = s.tokens(3, s.block_size)
+        changed = idx.clone()
+        changed[1] = s.others(idx[1])
+        other = moved(function, idx, changed)[[0, 2]].max().item()
+        if other > MOVES:
+            evidence = f"another second row moves the first and third by {other:.2g} of the spread"
+            return finding("batch rows mix", f"{evidence} ({mode})", look_at)
+        if "evaluation" in mode and s.randomness <= MOVES:  # dropout would drop elsewhere
+            turned = difference(function, idx, lambda x, f=function: f(x[[2, 0, 1]])[[1, 2, 0]])
+            if turned.max() > 10 * MOVES:
+                evidence = f"the same rows in another order differ by {turned.max():.2g}"
+                return finding("batch rows mix", f"{evidence} of the spread ({mode})", look_at)
+    return None
+
+
+def ignores_the_past(s: Subject) -> Finding | None:
+    """Other tokens before the last one change the last output."""
+    T = s.block_size
+    if T < 2 or s.vocab < 2 or influence(s, s.model)[1] > SEEN or not s.trained.losses:
+        return None
+    effect = influence(s, s.trained.model)[1]
+    if effect > SEEN:
+        return None  # projections that began at zero
+    return finding(
+        "ignores the past",
+        f"other tokens in all {T - 1} earlier places move the last output by {effect:.1g} of the "
+        f"logits' spread, also after {len(s.trained.losses)} steps",
+        "whether each block adds attention's output to its stream, and whether attention mixes "
+        "values over the time axis (after a transpose heads come before time)",
+    )
+
+
+def ignores_the_token_itself(s: Subject) -> Finding | None:
+    """Another token in a place changes the output there, and each block hands on what came in.
+
+    Where embeddings are small the past moves a fresh model's output far more than the token itself;
+    after some training no longer.
+    """
+    look_at = (
+        "the residuals x + attention(...) and x + mlp(...), the token embedding in the sum that "
+        "enters the first block, a mask that shuts out the diagonal"
+    )
+    fresh, trained = influence(s, s.model), influence(s, s.trained.model)
+    if all(own <= share * past or own < SEEN for (own, past), share in zip((fresh, trained), OWN)):
+        evidence = (
+            f"another token moves the output at its own place by {fresh[0]:.2g} of the logits' "
+            f"spread, other tokens before it by {fresh[1]:.2g}; after training {trained[0]:.2g} "
+            f"and {trained[1]:.2g}"
+        )
+        return finding("ignores the token itself", evidence, look_at)
+    cosines = [step.cosine for step in s.blocks] if s.watched else []
+    lost = [n for n, cosine in enumerate(cosines, 1) if abs(cosine) < HANDED_ON]
+    if not lost:
+        return None
+    evidence = (
+        f"nothing of its input is left in the output of block {', '.join(map(str, lost))} of "
+        f"{len(cosines)}: a cosine of {min(map(abs, cosines)):.2f}, where a residual gives nearly 1"
+    )
+    return finding("ignores the token itself", evidence, look_at)
+
+
+def blind_to_order(s: Subject) -> Finding | None:
+    """On a constant sequence only positions can tell one place from another.
+
+    Rotary positions and ALiBi give the same logits everywhere, too, but not uniform weights. What
+    has no attention to watch is asked whether two earlier tokens may change places.
+    """
+    if s.block_size < 3 or s.vocab < 3 or not s.trained.success:
+        return None
+    if influence(s, s.trained.model)[1] < SEEN:
+        return None
+    model = s.trained.model.eval()
+    T = prime_length(s)
+    seen = attentions_on(s, model, s.tokens(3, 1).expand(3, T).contiguous())
+    with torch.no_grad():
+        logits = s.function(model)(s.tokens(3, 1).expand(3, T).contiguous())
+    apart = (logits - logits[:, :1]).abs().max() / logits.std().clamp(min=1e-30)
+    idx = s.tokens(3, T)
+    idx[:, -3] = s.others(idx[:, -2:-1])[:, 0]
+    swapped = idx.clone()
+    swapped[:, [-3, -2]] = idx[:, [-2, -3]]
+    exchange = moved(s.function(model), idx, swapped)[:, -1].max().item()
+    uniform = bool(seen) and all(is_uniform(a.weights) for a in seen)
+    if apart > 1e-4 or not (uniform or exchange < SEEN):
+        return None
+    weights = f" and the weights of {len(seen)} attentions are uniform" if uniform else ""
+    exchanged = f"; two exchanged tokens move the next output by {exchange:.1g} of the spread"
+    return finding(
+        "blind to order",
+        f"on one token repeated {T} times the logits at all places are equal within {apart:.1g} of "
+        f"their spread{weights}{'' if uniform else exchanged}",
+        "the sum of token and position embedding; where positions are counted, it is the time axis "
+        "(arange(T)) and not rows or heads; rotary or ALiBi on the scores",
+    )
+
+
+def parameters_without_gradient(s: Subject) -> Finding | None:
+    """Every parameter gets a gradient: in the first batches, or while a batch is learned."""
+    model = s.fresh()
+    left = {name for name, p in model.named_parameters() if p.requires_grad}
+    total = len(left)
+    if not left:
+        evidence = "the model has no parameter that is to learn"
+        return finding("parameters without gradient", evidence, "nn.Parameter, requires_grad")
+    left &= s.trained.without_gradient
+    for _ in range(4):
+        if not left:
+            return None
+        text = s.tokens(4, s.block_size + 1)
+        model.zero_grad()
+        loss = s.measured(s.forward(model, text[:, :-1]), text[:, 1:])
+        if loss.requires_grad:
+            loss.backward()
+        left -= with_gradient(model, left)
+    if not left:
+        return None
+    never = "none of them while a batch was learned by heart"
+    return finding(
+        "parameters without gradient",
+        f"{len(left)} of {total} get none: {listed(in_order(model, left))}; {never}",
+        "whether forward uses them; a detach, .data or no_grad on their way to the loss; two "
+        "factors that both begin at zero",
+    )
+
+
+def random_in_evaluation(s: Subject) -> Finding | None:
+    """After model.eval() the same ids give the same logits, whatever came between."""
+    if s.randomness <= MOVES:
+        return None
+    return finding(
+        "random in evaluation",
+        f"the same ids twice after model.eval(): the logits differ by {s.randomness:.2g} of their "
+        f"spread",
+        "dropout that does not ask self.training (functional dropout, dropout_p of scaled_dot_"
+        "product_attention), modules in a plain list, which eval() does not reach; anything that "
+        "forward keeps from call to call",
+    )
+
+
+def state_is_incomplete(s: Subject) -> Finding | None:
+    """What state_dict holds turns a model of another seed into the same model."""
+    model, idx = s.fresh(), s.tokens(2, s.block_size)
+    with torch.no_grad():
+        for _ in range(3):
+            s.forward(model, s.tokens(4, s.block_size))
+    state = {
+        name: value.clone() if isinstance(value, torch.Tensor) else value
+        for name, value in model.state_dict().items()
+    }
+    loaded = s.fresh(seed=1)
+    look_at = (
+        "modules in a plain list or dict (nn.ModuleList, nn.ModuleDict), tensors that are neither "
+        "nn.Parameter nor register_buffer"
+    )
+    try:
+        loaded.load_state_dict(state)
+    except Exception as error:
+        evidence = f"load_state_dict refuses what state_dict gave: {first_line(error)}"
+        return finding("state is incomplete", evidence, look_at)
+    off = difference(s.function(model.eval()), idx, s.function(loaded.eval())).max().item()
+    if off <= 10 * MOVES:
+        return None
+    evidence = f"a model of another seed, given this one's state_dict, differs by {off:.2g}"
+    return finding("state is incomplete", f"{evidence} of the logits' spread", look_at)
+
+
+def first_loss_is_off(s: Subject) -> Finding | None:
+    """A fresh model knows nothing: its loss on random tokens is ln V."""
+    T = s.block_size
+    text = s.tokens(math.ceil(512 / T), T + 1)
+    with torch.no_grad():
+        logits = s.forward(s.model.eval(), text[:, :-1])
+        own, given = cross_entropy(logits, text[:, 1:]), s.measured(logits, text[:, 1:])
+    guess = math.log(s.vocab)
+    room = max(FIRST_LOSS[0], FIRST_LOSS[1] * guess) + math.log(s.logits_size / s.vocab)
+    if abs(given - guess) <= room:
+        return None
+    spread = logits[..., : s.vocab].std(-1).mean()
+    look_at = f"the initialisation: the logits spread by {spread:.2g}, and 0.6 or less would do"
+    if abs(own - guess) <= room:
+        look_at = f"loss: cross-entropy of the same logits is {own:.2f}, the mean over all tokens"
+    evidence = f"the first loss is {given:.2f}, that of guessing ln {s.vocab} = {guess:.2f}"
+    return finding("first loss is off", evidence, look_at)
+
+
+def softmax_over_the_wrong_axis(s: Subject) -> Finding | None:
+    """The weights that mix the values sum to 1 over the keys."""
+    for n, a in enumerate(s.watched):
+        if a.sums_over in ("keys", "neither"):
+            continue
+        sums = a.weights.float().sum(-1)
+        along = f"; they sum to 1 along {a.sums_over}" if "softmax" not in a.sums_over else ""
+        what = "no softmax between scores and values: " if not along else ""
+        return finding(
+            "softmax over the wrong axis",
+            f"{what}the weights of a mixture of values (attention {n + 1} of {len(s.watched)}) sum "
+            f"to between {sums.min():.2f} and {sums.max():.2f}, not to 1{along}",
+            "the dim of attention's softmax: the last one of scores (..., Tq, Tk)",
+        )
+    return None
+
+
+def scores_are_not_scaled(s: Subject) -> Finding | None:
+    """Scores are dot products over the root of the head size."""
+    for n, a in enumerate(s.watched):
+        if a.scale is None or abs(a.scale * math.sqrt(a.head_size) - 1) <= SCALE_OFF:
+            continue
+        return finding(
+            "scores are not scaled",
+            f"scores are {a.scale:.4g} times the dot products of vectors of {a.head_size}, and "
+            f"1 / sqrt({a.head_size}) is {a.head_size**-0.5:.4g} (attention {n + 1} of "
+            f"{len(s.watched)})",
+            "q @ k.transpose(-2, -1) / math.sqrt(hs): divided once, by the root of a head's size, "
+            "not of n_embd's",
+        )
+    return None
+
+
+def stream_grows(s: Subject) -> Finding | None:
+    """A block hands on its input once, and the stream does not explode from block to block."""
+    gains = [step.gain for step in s.blocks if math.isfinite(step.gain)]
+    sizes = [step.after for step in s.blocks]
+    ratios = [b / max(a, 1e-30) for a, b in pairwise(sizes)]  # the first may meet small embeddings
+    if gains and median(gains) > GAIN:
+        evidence = f"a block gives back {median(gains):.2f} times its input"
+    elif ratios and min(ratios) > GROWTH and sizes[-1] > LARGE:
+        evidence = f"from block to block it grows {min(ratios):.2f} times or more"
+    else:
+        return None
+    return finding(
+        "stream grows",
+        f"{evidence}; its root mean square after each is {', '.join(f'{x:.3g}' for x in sizes)}",
+        "what each block adds: x + f(norm(x)), x once, the LayerNorm before attention and MLP, "
+        "the size of their last projections",
+    )
+
+
+def cannot_learn_by_heart(s: Subject) -> Finding | None:
+    """A batch of random tokens is learned by heart, at one of two learning rates."""
+    t = s.trained
+    if t.success or not t.losses:
+        return None
+    return finding(
+        "cannot learn by heart",
+        f"{len(t.losses)} steps on one batch of {TOKENS} random tokens take the loss from "
+        f"{t.losses[0]:.2f} to {t.losses[-1]:.2f} (AdamW at {t.rate}; at {RATES[0]} no better)",
+        "a softmax on logits that the loss normalises again, a path to the weights that is cut, a "
+        "part that forgets what came in; then the initialisation",
+    )
+
+
+def targets_are_not_the_next_token(s: Subject) -> Finding | None:
+    """On a text whose next token is certain, logits that are certain of it cost the least."""
+    if s.loss is None and s.get_batch is None:
+        return None
+    costs = costs_of_certainty(s)
+    best = min(range(len(costs)), key=costs.__getitem__)
+    if best == 1 and costs[1] < CLEAR * median(costs):
+        return None
+    what = {0: "the token itself", 1: "the next one", 2: "the next but one"}
+    what[len(costs) - 1] = "the one before"
+    return finding(
+        "targets are not the next token",
+        f"in a text in which each token determines the next, logits that are certain of the next "
+        f"one cost {costs[1]:.2f}, those certain of {what.get(best, f'the one {best} places on')} "
+        f"{costs[best]:.2f}, of most others {median(costs):.2f}",
+        "y = data[start + 1 : start + 1 + block_size] in get_batch; in loss, logits (B, T, V) and "
+        "targets (B, T) flattened in the same order",
+    )
+
+
+LAWS = (
+    sees_the_future, batch_rows_mix, ignores_the_past, ignores_the_token_itself, blind_to_order,
+    softmax_over_the_wrong_axis, scores_are_not_scaled, parameters_without_gradient,
+    random_in_evaluation, state_is_incomplete, first_loss_is_off, stream_grows,
+    targets_are_not_the_next_token, cannot_learn_by_heart,
+)  # fmt: skip
+
+
+def examine(
+    make: Callable[[], nn.Module],
+    vocab: int,
+    block_size: int,
+    *,
+    loss: Callable | None = None,
+    get_batch: Callable | None = None,
+    seed: int = 1337,
+) -> list[Finding]:
+    """What is wrong with a language model, from outside; [] when nothing is.
+
+    `make()` returns a fresh nn.Module: ids (B, T) int64 -> logits (B, T, V), or a tuple that begins
+    with them, or an object with `.logits`. `loss(logits, targets)` and `get_batch(data, block_size,
+    batch_size, generator)` are examined, too, where they are given. Raises UsageError, in one line,
+    where the model cannot be examined. The global random state is left as it was.
+    """
+    state = torch.get_rng_state()
+    try:
+        with torch.enable_grad():
+            subject = Subject(make, vocab, block_size, loss, get_batch, seed)
+            found = not_a_number(subject)
+            found = [found] if found else [f for f in (law(subject) for law in LAWS) if f]
+    finally:
+        torch.set_rng_state(state)
+    return found
+
+
+# What the laws measure
+
+
+def influence(s: Subject, model: nn.Module) -> tuple[float, float]:
+    """How far the last output is moved by another last token, and by another past."""
+    idx = s.tokens(8, s.block_size)
+    itself, past = idx.clone(), idx.clone()
+    itself[:, -1] = s.others(idx[:, -1])
+    past[:, :-1] = s.others(idx[:, :-1])
+    function = s.function(model.eval())
+    return tuple(moved(function, idx, to)[:, -1].mean().item() for to in (itself, past))
+
+
+def attentions_on(s: Subject, model: nn.Module, idx: torch.Tensor) -> list[Attention]:
+    """The attentions of model(idx) in evaluation. Gradients stay on, or a fused form hides them."""
+    model.eval()
+    arguments = (idx,) * (2 if s.with_targets else 1)
+    device = next(model.parameters(), idx).device
+    return attentions(model, *(argument.to(device) for argument in arguments))
+
+
+def prime_length(s: Subject) -> int:
+    """A length that is no other size of the model, if there is one."""
+    if len(s.lengths) == 1:
+        return s.block_size
+    sizes = {size for p in s.model.parameters() for size in p.shape} - {s.block_size}
+    for T in (31, 29, 23, 19, 17, 13, 11, 7, 5):
+        if T <= s.block_size and T not in sizes:
+            return T
+    return s.block_size
+
+
+def is_uniform(weights: torch.Tensor) -> bool:
+    """Whether in every row all weights that are not zero are one number."""
+    weights = weights.float()
+    shown = weights > 1e-9
+    high = weights.amax(-1)
+    low = weights.masked_fill(~shown, math.inf).amin(-1)
+    return bool((high - low <= 1e-3 * high).all())
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one block does to the stream: its size before and after, and what it hands on.
+
+    Given its input many times as large, a block with a residual gives back `gain` times that, in
+    the same direction: `cosine` near 1.
+    """
+
+    before: float
+    after: float
+    gain: float
+    cosine: float
+
+
+def through_blocks(s: Subject) -> list[Step]:
+    """The fresh model's blocks, in order, on random ids; [] where none are found.
+
+    Blocks are modules of one class in one list, each with parts of its own, that turn (B, T, C)
+    into the same shape and follow each other: experts of a mixture all read the same.
+    """
+    best: list[Step] = []
+    idx = s.tokens(2, s.block_size)
+    for parent in list(s.model.modules()):
+        children = list(parent.children())
+        if not children or len({type(child) for child in children}) > 1:
+            continue
+        if not isinstance(parent, nn.ModuleList | nn.Sequential) or not list(
+            children[0].children()
+        ):
+            continue
+        calls = recorded(s, list(dict.fromkeys(children)), idx)
+        inputs = [call[1] for call in calls]
+        if not calls or any(torch.equal(a, b) for a, b in pairwise(inputs)):
+            continue
+        steps = [step_of(*call) for call in calls]
+        best = max(best, steps, key=len)
+    return best
+
+
+def recorded(s: Subject, blocks: list[nn.Module], idx: torch.Tensor) -> list[tuple]:
+    """(block, its input, its output, a function of the input alone) of each call."""
+    calls = []
+
+    def note(block, args, kwargs, output):
+        output = output[0] if isinstance(output, tuple | list) else output
+        given = next((a for a in (*args, *kwargs.values()) if is_stream(a, idx)), None)
+        if given is None or not is_stream(output, idx) or given.shape != output.shape:
+            return
+
+        def again(x):
+            new_args = [x if a is given else a for a in args]
+            out = block.forward(*new_args, **{k: x if a is given else a for k, a in kwargs.items()})
+            return out[0] if isinstance(out, tuple | list) else out
+
+        calls.append((again, given.clone(), output.clone()))
+
+    hooks = [block.register_forward_hook(note, with_kwargs=True) for block in blocks]
+    try:
+        with torch.no_grad():
+            s.forward(s.model.eval(), idx)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return calls
+
+
+def step_of(again, given: torch.Tensor, output: torch.Tensor) -> Step:
+    """Size before and after, and what the block hands on of an input 1000 times as large."""
+
+    def size(x):
+        return x.double().square().mean().sqrt().item()
+
+    gain = cosine = math.nan
+    with contextlib.suppress(Exception), torch.no_grad():
+        large = again(1000 * given).double() / 1000
+        product = (large * given.double()).mean().item()
+        gain, cosine = product / size(given) ** 2, product / (size(given) * size(large))
+    return Step(size(given), size(output), gain, cosine)
+
+
+def is_stream(x, idx: torch.Tensor) -> bool:
+    """Whether x is a stream of vectors for these ids: (B, T, C), or (T, B, C)."""
+    shape = tuple(getattr(x, "shape", ()))
+    return len(shape) == 3 and shape[:2] in (tuple(idx.shape), tuple(idx.shape[::-1]))
+
+
+def costs_of_certainty(s: Subject) -> list[float]:
+    """The loss, on a cycle of tokens, of logits certain of the token 0, 1, 2, ... places on.
+
+    `get_batch` and `loss` say what the targets are.
+    """
+    n = min(s.vocab, CYCLE)
+    cycle = torch.randperm(s.vocab, generator=s.generator)[:n]
+    place = torch.zeros(s.vocab, dtype=torch.int64)
+    place[cycle] = torch.arange(n)
+    T = s.block_size
+    with blamed("get_batch"):
+        data = cycle.repeat(8 + 8 * T // n)
+        x, y = (s.get_batch or windows)(data, T, max(2, 512 // T), s.generator)
+    costs = []
+    for k in range(n):
+        certain = cycle[(place[x] + k) % n]
+        logits = 10.0 * nn.functional.one_hot(certain, s.logits_size)
+        with torch.no_grad():
+            costs.append(s.measured(logits, y).item())
+    return costs
+
+
+def with_gradient(model: nn.Module, names: set[str]) -> set[str]:
+    """Those of the named parameters whose gradient is not zero everywhere."""
+    return {
+        name
+        for name, p in model.named_parameters()
+        if name in names and p.grad is not None and bool((p.grad != 0).any())
+    }
+
+
+def in_order(model: nn.Module, names: set[str]) -> list[str]:
+    return [name for name, _ in model.named_parameters() if name in names]
+
+
+def listed(names: list[str]) -> str:
+    """The first few names and how many more."""
+    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    return ", ".join(names[:4]) + more
+
+
+def finite(x: torch.Tensor) -> bool:
+    return bool(x.isfinite().all())
+
+
+# Reading what a model returns, and saying what came
+
+
+def logits_of(output):
+    """The logits in what a model returns."""
+    if isinstance(output, dict):
+        return output.get("logits")
+    if isinstance(output, tuple | list):
+        return output[0] if output else None
+    return getattr(output, "logits", output)
+
+
+@contextlib.contextmanager
+def blamed(who: str):
+    """Turn whatever is raised within into one line that names who raised it."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except NotImplementedError as error:
+        if str(error):
+            raise UsageError(f"{who} raises NotImplementedError: {first_line(error)}") from error
+        raise UsageError(f"{who} is not written yet") from error
+    except (Exception, SystemExit) as error:
+        message = f"{who} raises {type(error).__name__}: {first_line(error)}"
+        raise UsageError(message) from error
+
+
+def first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else "without a message"
+
+
+def described(x) -> str:
+    """A value in a few words."""
+    if isinstance(x, torch.Tensor):
+        return f"a tensor {tuple(x.shape)} of {str(x.dtype).removeprefix('torch.')}"
+    if isinstance(x, tuple | list) and x:
+        return f"a {type(x).__name__} that begins with {described(x[0])}"
+    return "None" if x is None else f"a {type(x).__name__}"
+
+
+# The command line
+
+
+def in_run(folder: Path) -> list[Finding]:
+    """The findings on a training run's model: on its code and sizes, and on the weights."""
+    config, tokenizer, trained = run.read_run(folder)
+    vocab, T = len(tokenizer.vocab), config["block_size"]
+    bad = [name for name, p in trained.named_parameters() if not finite(p)]
+    if bad:
+        evidence = f"in model.pt {listed(bad)} holds NaN or infinite values"
+        return [finding("not a number", evidence, "the run's curve: python -m p06_training.doctor")]
+    gpt = sys.modules[type(trained).__module__]
+
+    def make():
+        return gpt.GPT(vocab, config["n_embd"], config["n_head"], config["n_layer"], T)
+
+    return examine(make, vocab, T, loss=gpt.loss, get_batch=gpt.get_batch)
+
+
+def in_file(path: Path, vocab: int, block_size: int) -> list[Finding]:
+    """The findings on a file that holds GPT (or make), and loss and get_batch if it has them."""
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}")
+    sys.path += [str(Path.cwd()), str(path.resolve().parent)]
+    spec = importlib.util.spec_from_file_location(f"{path.stem}_examined", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    with blamed(str(path)):
+        spec.loader.exec_module(module)
+    if hasattr(module, "GPT"):
+
+        def make():
+            return module.GPT(vocab, 64, 4, 2, block_size)
+
+    elif hasattr(module, "make"):
+        make = module.make
+    else:
+        raise UsageError(
+            f"{path} has neither GPT(vocab, n_embd, n_head, n_layer, block_size) nor make()"
+        )
+    loss, get_batch = (getattr(module, name, None) for name in ("loss", "get_batch"))
+    return examine(make, vocab, block_size, loss=loss, get_batch=get_batch)
+
+
+def in_module(target: str, vocab: int | None, block_size: int | None) -> list[Finding]:
+    """The findings on module:function, which makes the model."""
+    name, _, function = target.partition(":")
+    if vocab is None or block_size is None:
+        raise UsageError(f"{target} needs --vocab N and --block-size N, the sizes it was made for")
+    sys.path.insert(0, str(Path.cwd()))
+    with blamed(name):
+        module = importlib.import_module(name)
+    make = getattr(module, function, None)
+    if not callable(make):
+        raise UsageError(f"{name} has no function {function}")
+    return examine(make, vocab, block_size)
+
+
+def findings_on(args) -> list[Finding]:
+    """The findings on what the command line names."""
+    target = Path(args.target)
+    if target.is_dir():
+        return mine.on(mine.kept(target), in_run, target)
+    if ":" in args.target and not target.exists():
+        return in_module(args.target, args.vocab, args.block_size)
+    return in_file(target, args.vocab or 65, args.block_size or 32)
+
+
+def variants():
+    """Every sabotage of chapters 4 and 5 that reaches the GPT: project, name, edited p05_gpt."""
+    from p04_attention.break_it import SABOTAGES as ATTENTION
+
+    for sabotage in ATTENTION:
+        attention = sabotaged("p04_attention", sabotage)
+        if sabotage.module == "build":
+            line = "from p04_attention.build import"
+            edit = replace(
+                sabotage, old=line, new=line.replace("p04_attention.build", attention.__name__)
+            )
+            yield "p04_attention", sabotage.name, sabotaged("p05_gpt", edit)
+    for sabotage in break_it.SABOTAGES:
+        if sabotage.module == "build":
+            yield "p05_gpt", sabotage.name, sabotaged("p05_gpt", sabotage)
+
+
+def demo(steps: int = break_it.STEPS) -> list[dict[str, str]]:
+    """Rows: sabotage, what an examination finds, what the training curve shows (break_it.alarm)."""
+    vocab, T = len(break_it.corpus()[0].vocab), break_it.BLOCK_SIZE
+    sizes = vocab, break_it.N_EMBD, break_it.N_HEAD, break_it.N_LAYER, T
+    rows = []
+    healthy = ("", "healthy", build)
+    for project, name, gpt in tqdm([healthy, *variants()], leave=False, delay=2, unit="sabotage"):
+        found = examine(
+            lambda g=gpt: g.GPT(*sizes), vocab, T, loss=gpt.loss, get_batch=gpt.get_batch
+        )
+        _, curve = break_it.trained(gpt, 1337, steps)
+        rows.append(
+            {
+                "sabotage": name,
+                "of": project,
+                "an examination finds": ", ".join(f.name for f in found) or break_it.NOTHING,
+                "the curve shows": break_it.alarm(curve, vocab, break_it.corpus()[3]),
+            }
+        )
+    return rows
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; 0 where nothing is found, 1 with findings, 2 where it cannot examine."""
+    print_anything()
+    parser = Parser(prog="python -m p05_gpt.checkup", description="Examine a model from outside.")
+    add = parser.add_argument
+    add("target", nargs="?", metavar="TARGET", help="a run's folder, a file, or module:function")
+    add("--vocab", type=at_least(2), metavar="N", help="number of tokens; for a file 65")
+    add("--block-size", type=at_least(1), metavar="N", help="context length; for a file 32")
+    add("--demo", action="store_true", help="examine every sabotage of chapters 4 and 5")
+    args = parser.parse_args(argv)
+    try:
+        if args.demo:
+            print_table(demo())
+            return 0
+        if args.target is None:
+            parser.error("say what to examine: a run's folder, a file, module:function, or --demo")
+        found = findings_on(args)
+    except UsageError as error:
+        parser.error(str(error))
+    except KeyboardInterrupt:
+        return 130
+    for f in found:
+        print(f"{f.name}: {f.evidence}")
+        print(f"    look at: {f.advice}")
+    if not found:
+        print(f"nothing found: {len(LAWS) + 1} laws hold")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
