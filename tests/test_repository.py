@@ -1,9 +1,12 @@
 """What concerns more than one project: who imports whom, and how long things may be."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
+
+from p01_autograd.lab.steps import steps
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECTS = sorted(path.name for path in ROOT.glob("p0[1-6]_*") if (path / "__init__.py").exists())
@@ -19,6 +22,15 @@ USES = {
     "p05_gpt": {"p01_autograd", "p02_tensors", "p03_bpe", "p04_attention"},
     "p06_training": {"p01_autograd", "p02_tensors", "p03_bpe", "p04_attention", "p05_gpt"},
 }
+LINES_TO_TYPE = {  # at most, in build.py
+    "p01_autograd": 50,
+    "p02_tensors": 220,
+    "p03_bpe": 150,
+    "p04_attention": 55,
+    "p05_gpt": 100,
+    "p06_training": 130,
+}
+LINES_OF_A_CHAPTER_PAGE = 150
 FIRST_USE = {"numpy": "p02_tensors", "torch": "p04_attention"}
 
 
@@ -68,6 +80,30 @@ def code_lines(source):
                 lines -= set(range(first.lineno, first.end_lineno + 1))
     text = source.splitlines()
     return [n for n in sorted(lines) if text[n - 1].strip() and text[n - 1].strip()[0] != "#"]
+
+
+@pytest.mark.parametrize("project", PROJECTS)
+def test_a_listing_is_typed_in_an_afternoon(project):
+    lines = len(code_lines((ROOT / project / "build.py").read_text(encoding="utf-8")))
+    assert lines <= LINES_TO_TYPE[project], f"{project}/build.py has {lines} lines of code"
+
+
+@pytest.mark.parametrize("project", PROJECTS)
+def test_the_sections_of_a_listing_are_the_steps_of_its_chapter(project):
+    page = (ROOT / project / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| *(\d+) *\| *([^|]+?) *\|.*--step (\d+)", page, re.MULTILINE)
+    listing = steps((ROOT / project / "build.py").read_text(encoding="utf-8"))
+    assert [int(number) for number, _, _ in rows] == [step.number for step in listing]
+    for (number, text, shown), step in zip(rows, listing, strict=True):
+        assert number == shown
+        plain = text.replace("`", "").replace("*", "")
+        assert plain.lower().startswith(step.title.replace("`", "").lower()), (text, step.title)
+
+
+@pytest.mark.parametrize("project", PROJECTS)
+def test_a_chapter_is_a_page(project):
+    lines = (ROOT / project / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= LINES_OF_A_CHAPTER_PAGE, f"{project}/README.md has {len(lines)} lines"
 
 
 def test_gpt_has_at_most_twenty_lines():
