@@ -14,8 +14,9 @@ from p05_gpt.build import evaluate, get_batch, loss
 
 def warmup_cosine(max_lr, min_lr, warmup_steps, total_steps):
     rising = lambda step: max_lr / warmup_steps * (step + 1)  # noqa: E731
-    angle = lambda step: math.pi * (step - warmup_steps) / (total_steps - warmup_steps)  # noqa: E731
-    falling = lambda step: min_lr + (max_lr - min_lr) * math.cos(angle(step) / 2) ** 2  # noqa: E731
+    passed = lambda step: (step - warmup_steps) / (total_steps - warmup_steps)  # noqa: E731
+    share = lambda step: math.cos(math.pi / 2 * passed(step)) ** 2  # noqa: E731
+    falling = lambda step: min_lr + (max_lr - min_lr) * share(step)  # noqa: E731
 
     def schedule(step):
         if step < warmup_steps:
