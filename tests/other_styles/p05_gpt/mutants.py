@@ -87,7 +87,6 @@ MUTANTS = [
         "            pass\n"
         "        x = self.tok_emb[idx] + self.pos_emb[torch.arange(T) % self.block_size]\n",
         "positions_start_again",
-        "no_context_check",
     ),
     Mutant(
         "bare_parameters",
