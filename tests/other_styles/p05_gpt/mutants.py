@@ -185,7 +185,6 @@ MUTANTS = [
         "nn.init.normal_(module.weight, mean=0.0, std=0.02)",
         "nn.init.zeros_(module.weight)",
         "everything_starts_at_zero",
-        "zeroed_init",
     ),
     Mutant(
         "nanogpt",
