@@ -3,7 +3,7 @@
 import p01_autograd.lab.threads  # noqa: F401  isort: skip
 
 from p02_tensors import functional, nn, optim
-from p02_tensors.build import (
+from p02_tensors.torch_like import (
     Tensor,
     arange,
     bool,

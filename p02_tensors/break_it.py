@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from math import isfinite
 
 import numpy as np
@@ -18,7 +19,6 @@ import numpy as np
 from p01_autograd.lab.figures import BROKEN, HEALTHY, subplots
 from p01_autograd.lab.sabotage import Sabotage, main, sabotaged
 from p02_tensors import build as shipped_build
-from p02_tensors import optim as shipped_optim
 from p02_tensors.digits import digits
 
 N, STEPS, LR = 64, 300, 0.02  # at 0.03 the healthy run ends higher
@@ -78,7 +78,8 @@ def batches(build, count: int, seed: int, dtype):
 
 def experiment(build=shipped_build, optim=None, seed: int = 1337) -> Numbers:
     """Train with the given library or optimizer, then ask about images it has not seen."""
-    optim = optimizer_on(build) if optim is None else optim
+    optim = on(build, "optim") if optim is None else optim
+    build = on(build, "torch_like")
     error = gradient_error(build, seed)
     weights = parameters(build, np.random.default_rng(seed), build.float32)
     adam = optim.Adam(weights, lr=LR)
@@ -133,20 +134,18 @@ def gradient_error(build, seed: int, step: float = 1e-6) -> float:
     return float(max(errors))
 
 
-def optimizer_on(build):
-    """The optimizers of optim.py, on another library's tensors."""
+@cache
+def on(build, module: str):
+    """The library's torch_like or optim, on another core."""
     if build is shipped_build:
-        return shipped_optim
-    swap = Sabotage(
-        name=f"on_{build.__name__.rpartition('.')[2]}",
-        old="from p02_tensors.build import no_grad",
-        new=f"from {build.__name__} import no_grad",
-        predict="",
-        symptom=None,
-        caught_by="",
-        module="optim",
-    )
-    return sabotaged("p02_tensors", swap)
+        return import_module(f"p02_tensors.{module}")
+    old, new = "from p02_tensors import build\n", f"import {build.__name__} as build\n"
+    if module == "optim":
+        torch_like = on(build, "torch_like").__name__
+        old, new = "from p02_tensors.torch_like import", f"from {torch_like} import"
+    name = f"on_{build.__name__.rpartition('.')[2]}"
+    edit = Sabotage(name, old, new, predict="", symptom=None, caught_by="", module=module)
+    return sabotaged("p02_tensors", edit)
 
 
 def overflows_on_bright_images(healthy: Numbers, broken: Numbers) -> bool:
@@ -158,7 +157,7 @@ def overflows_on_bright_images(healthy: Numbers, broken: Numbers) -> bool:
 SABOTAGES = [
     Sabotage(
         name="no_unbroadcast",
-        old="(self, lambda g: Tensor(unbroadcast(g._array, self.shape)))",
+        old="(self, lambda g: unbroadcast(g, self.shape))",
         new="(self, lambda g: g)",
         predict="What was stretched gets a gradient of the stretched shape: a bias one of the "
         "whole batch's. backward, which compares the two shapes, stops in the first step.",
@@ -179,8 +178,8 @@ SABOTAGES = [
     ),
     Sabotage(
         name="no_transpose",
-        old="(b, lambda g: a.transpose(-2, -1) @ g)",
-        new="(b, lambda g: a @ g)",
+        old="(b, lambda g: a_t @ g)",
+        new="(b, lambda g: a.data @ g)",
         predict="Where all sizes are equal the product without the transpose fits, too: the "
         "matrices follow slopes of something else, and the loss hardly falls.",
         symptom=lambda healthy, broken: (
@@ -190,8 +189,8 @@ SABOTAGES = [
     ),
     Sabotage(
         name="sum_not_expanded",
-        old="(x, lambda g: g.reshape(kept).expand(x.shape))",
-        new="(x, lambda g: g.reshape(kept))",
+        old="(self, lambda g: broadcast_to(g, self.shape))",
+        new="(self, lambda g: g)",
         predict="The gradient of a sum keeps the shape of the sum: backward stops in the first "
         "step, as without unbroadcast.",
         symptom=lambda healthy, broken: "backward: gradient" in broken.error,
@@ -199,9 +198,8 @@ SABOTAGES = [
     ),
     Sabotage(
         name="added_in_place",
-        old="        out, a, b = elementwise(np.add, *promote(self, other))\n",
-        new="        out, a, b = elementwise(np.add, *promote(self, other))\n"
-        "        a._array[...] = out  # x + y takes the place of x\n",
+        old="return Tensor.record(a.data + b.data, ",
+        new="a.data += b.data  # x + y takes the place of x\n        return Tensor.record(a.data, ",
         predict="The second layer adds to h what it made of h, and backward then finds the sum "
         "where it needs h. One matrix of three gets a wrong gradient; the curve looks like any "
         "other.",
@@ -212,8 +210,8 @@ SABOTAGES = [
     ),
     Sabotage(
         name="no_shift",
-        old="return self - self.detach().amax(dim, keepdim=True) if self.numel() else self",
-        new="return self",
+        old="shifted = self - self.detach().max(dim, keepdim=True)",
+        new="shifted = self",
         predict="exp of a score above 88 is infinite in float32. In training no score comes near; "
         "on images a hundred times as bright the loss is no longer a number.",
         symptom=overflows_on_bright_images,
@@ -221,8 +219,8 @@ SABOTAGES = [
     ),
     Sabotage(
         name="log_of_softmax",
-        old="return x - x.exp().sum(dim, keepdim=True).log()",
-        new="return x.softmax(dim).log()",
+        old="return shifted - shifted.exp().sum(dim, keepdim=True).log()",
+        new="return (shifted.exp() / shifted.exp().sum(dim, keepdim=True)).log()",
         predict="A probability below e^-103 is 0 in float32 and its logarithm infinite. Training "
         "does not meet one; a confident mistake on a bright image costs infinitely much.",
         symptom=overflows_on_bright_images,

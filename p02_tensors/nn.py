@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from types import SimpleNamespace
 
-from p02_tensors import build, functional
-from p02_tensors.build import Tensor, no_grad
+from p02_tensors import functional, torch_like
+from p02_tensors.torch_like import Tensor, no_grad
 
 
 class Parameter(Tensor):
     """A tensor that a module learns."""
 
     def __init__(self, data: Tensor, requires_grad=True):
-        super().__init__(data._array, requires_grad)
+        super().__init__(torch_like.tensor(data, requires_grad=requires_grad).core)
 
 
 class Module:
@@ -74,8 +74,8 @@ class Linear(Module):
     def __init__(self, in_features: int, out_features: int, bias=True):
         super().__init__()
         bound = 1 / math.sqrt(max(in_features, 1))
-        self.weight = Parameter((build.rand(out_features, in_features) * 2 - 1) * bound)
-        self.bias = Parameter((build.rand(out_features) * 2 - 1) * bound) if bias else None
+        self.weight = Parameter((torch_like.rand(out_features, in_features) * 2 - 1) * bound)
+        self.bias = Parameter((torch_like.rand(out_features) * 2 - 1) * bound) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.linear(x, self.weight, self.bias)
@@ -85,7 +85,7 @@ class Embedding(Module):
     def __init__(self, num_embeddings: int, embedding_dim: int):
         super().__init__()
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
-        self.weight = Parameter(build.randn(num_embeddings, embedding_dim))
+        self.weight = Parameter(torch_like.randn(num_embeddings, embedding_dim))
 
     def forward(self, ids: Tensor) -> Tensor:
         return functional.embedding(ids, self.weight)
@@ -97,8 +97,8 @@ class LayerNorm(Module):
         one = isinstance(normalized_shape, int)
         self.shape = (normalized_shape,) if one else tuple(normalized_shape)
         self.eps = eps
-        self.weight = Parameter(build.ones(self.shape))
-        self.bias = Parameter(build.zeros(self.shape))
+        self.weight = Parameter(torch_like.ones(self.shape))
+        self.bias = Parameter(torch_like.zeros(self.shape))
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.layer_norm(x, self.shape, self.weight, self.bias, self.eps)
@@ -160,17 +160,17 @@ class Dropout(Module):
 
 def clip_grad_norm_(parameters, max_norm: float) -> Tensor:
     """Scale all gradients together to a norm of at most max_norm; returns the norm before."""
-    grads = [p.grad for p in parameters if p.grad is not None]
-    total = build.tensor(math.sqrt(sum((g * g).sum().item() for g in grads)))
-    scale = min(max_norm / (total.item() + 1e-6), 1.0)
-    for grad in grads:
-        grad[...] = grad * scale
-    return total
+    parameters = [p for p in parameters if p.grad is not None]
+    total = math.sqrt(sum((p.grad * p.grad).sum().item() for p in parameters))
+    scale = min(max_norm / (total + 1e-6), 1.0)
+    for p in parameters:
+        p.grad = p.grad * scale
+    return torch_like.tensor(total)
 
 
 @no_grad()
 def normal_(x: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
-    x[...] = build.randn(*x.shape) * std + mean
+    x[...] = torch_like.randn(*x.shape) * std + mean
     return x
 
 

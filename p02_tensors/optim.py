@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from p02_tensors.build import no_grad
+import numpy as np
+
+from p02_tensors.torch_like import no_grad
 
 
 class SGD:
@@ -42,7 +44,7 @@ class AdamW:
         for p in self.parameters:
             if p.grad is None:
                 continue
-            t, m, v = self.moments.get(p, (0, p.grad * 0.0, p.grad * 0.0))
+            t, m, v = self.moments.get(p, (0, 0.0, 0.0))
             t = t + 1
             grad = self.decay(p)
             m = beta1 * m + (1 - beta1) * grad
@@ -50,12 +52,12 @@ class AdamW:
             self.moments[p] = t, m, v
             m_hat = m / (1 - beta1**t)  # both start at zero, which is too small
             v_hat = v / (1 - beta2**t)
-            p[...] = p - self.lr * m_hat / (v_hat.sqrt() + self.eps)
+            p[...] = p.array - self.lr * m_hat / (np.sqrt(v_hat) + self.eps)
 
-    def decay(self, p):
+    def decay(self, p) -> np.ndarray:
         """Shrink p; returns the gradient that the moments see."""
-        p[...] = p * (1 - self.lr * self.weight_decay)
-        return p.grad
+        p[...] = p.array * (1 - self.lr * self.weight_decay)
+        return p.grad.array
 
 
 class Adam(AdamW):
@@ -64,5 +66,5 @@ class Adam(AdamW):
     def __init__(self, parameters, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
         super().__init__(parameters, lr, betas, eps, weight_decay)
 
-    def decay(self, p):
-        return p.grad + self.weight_decay * p if self.weight_decay else p.grad
+    def decay(self, p) -> np.ndarray:
+        return p.grad.array + self.weight_decay * p.array

@@ -3,7 +3,7 @@
 import pytest
 
 import p02_tensors as torch
-from p02_tensors.build import broadcast_shapes
+from p02_tensors import broadcast_shapes
 
 
 def test_shapes_that_do_not_fit_are_shown_aligned_with_the_axis_marked():
