@@ -226,12 +226,18 @@ class Tensor:
 
     # 6. Arithmetic
 
+    def broadcast(self, other: Tensor | float) -> tuple[Tensor, Tensor]:
+        """Both operands as tensors of one shape."""
+        other = as_tensor(other, self)
+        shape = broadcast_shapes(self.shape, other.shape)
+        return self.expand(*shape), other.expand(*shape)
+
     def __add__(self, other: Tensor | float) -> Tensor:
-        a, b = broadcast(self, other)
+        a, b = self.broadcast(other)
         return Tensor.record(a.data + b.data, (a, lambda g: g), (b, lambda g: g))
 
     def __mul__(self, other: Tensor | float) -> Tensor:
-        a, b = broadcast(self, other)
+        a, b = self.broadcast(other)
         data = a.data * b.data
         return Tensor.record(data, (a, lambda g: g * b.data), (b, lambda g: g * a.data))
 
@@ -262,25 +268,30 @@ class Tensor:
     def __rpow__(self, base: float) -> Tensor:
         return (self * math.log(base)).exp()
 
+    def compare(self, function: np.ufunc, other: Tensor | float) -> Tensor:
+        """A tensor of bools; nothing to differentiate."""
+        a, b = self.broadcast(other)
+        return Tensor(function(a.data, b.data))
+
     __hash__ = object.__hash__
 
     def __eq__(self, other: Tensor | float) -> Tensor:
-        return compare(np.equal, self, other)
+        return self.compare(np.equal, other)
 
     def __ne__(self, other: Tensor | float) -> Tensor:
-        return compare(np.not_equal, self, other)
+        return self.compare(np.not_equal, other)
 
     def __lt__(self, other: Tensor | float) -> Tensor:
-        return compare(np.less, self, other)
+        return self.compare(np.less, other)
 
     def __le__(self, other: Tensor | float) -> Tensor:
-        return compare(np.less_equal, self, other)
+        return self.compare(np.less_equal, other)
 
     def __gt__(self, other: Tensor | float) -> Tensor:
-        return compare(np.greater, self, other)
+        return self.compare(np.greater, other)
 
     def __ge__(self, other: Tensor | float) -> Tensor:
-        return compare(np.greater_equal, self, other)
+        return self.compare(np.greater_equal, other)
 
     # 7. Functions
 
@@ -345,18 +356,6 @@ class Tensor:
     def masked_fill(self, mask: Tensor, value: float) -> Tensor:
         """`value` where mask is True; no gradient passes there."""
         return where(mask, value, self)
-
-
-def broadcast(a: Tensor, b: Tensor | float) -> tuple[Tensor, Tensor]:
-    """Both operands as tensors of one shape."""
-    b = as_tensor(b, a)
-    shape = broadcast_shapes(a.shape, b.shape)
-    return a.expand(*shape), b.expand(*shape)
-
-
-def compare(function: np.ufunc, a: Tensor, b: Tensor | float) -> Tensor:
-    a, b = broadcast(a, b)
-    return Tensor(function(a.data, b.data))
 
 
 def where(condition: Tensor, a: Tensor | float, b: Tensor | float) -> Tensor:

@@ -41,7 +41,7 @@ def test_shapes_that_do_not_fit_are_shown_aligned_with_the_axis_marked():
         ("x.masked_fill(x, 0.0)", "need a bool mask, got float32"),
         ("x.item()", "item: one element needed, this has shape (2, 3)"),
         ("torch.arange(3).mean()", "mean: floats needed, got int64"),
-        ("torch.zeros(0).max()", "maximum of no elements, shape (0,)"),
+        ("torch.zeros(0).max()", "max of no elements, shape (0,)"),
         ("x.backward()", "this tensor does not require grad"),
         ("(w * w).backward()", "backward: (2, 3) is not one element; give a gradient"),
         ("(w * w).backward(torch.ones(3))", "backward: gradient (3,) for a tensor (2, 3)"),

@@ -42,7 +42,7 @@ def copied(ours, theirs):
     """Give our module the weights of a PyTorch one, in float64."""
     theirs = theirs.double()
     for parameter in ours.parameters():
-        parameter._array = parameter._array.astype(np.float64)
+        parameter.data = parameter.data.double()
     ours.load_state_dict({k: p02_tensors.tensor(v.numpy()) for k, v in theirs.state_dict().items()})
     return ours, theirs
 

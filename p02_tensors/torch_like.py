@@ -268,7 +268,7 @@ class Tensor:
     @data.setter
     def data(self, data: Tensor) -> None:
         grad = self.core.grad
-        self.core = build.tensor(data.array, self.dtype, self.requires_grad)
+        self.core = build.tensor(data.array, data.dtype, self.requires_grad)
         self.core.grad = grad
 
     def detach(self) -> Tensor:
@@ -289,8 +289,9 @@ class Tensor:
         is given up unless retain_graph.
         """
         if not self.requires_grad:
-            used = "" if self.is_leaf else "; this graph was used up, use retain_graph=True"
-            raise RuntimeError(f"backward: this tensor does not require grad{used}")
+            if not self.is_leaf:
+                raise RuntimeError("backward: this graph was used up; use retain_graph=True")
+            raise RuntimeError("backward: this tensor does not require grad")
         if gradient is None:
             if self.numel() != 1:
                 raise RuntimeError(f"backward: {self.shape} is not one element; give a gradient")
