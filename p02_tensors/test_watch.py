@@ -12,7 +12,7 @@ from p02_tensors import build
 from p02_tensors.watch import Broadcast, watched
 
 FOLDER = Path(__file__).resolve().parent
-TESTS = ("test_build.py", "test_nn.py", "test_optim.py")
+TESTS = ("test_build.py", "test_torch_like.py", "test_nn.py", "test_optim.py")
 
 
 def test_the_whole_suite_passes_on_a_numpy_that_refuses_to_broadcast():
@@ -28,11 +28,11 @@ def test_the_whole_suite_passes_on_a_numpy_that_refuses_to_broadcast():
 
 
 def numpy_broadcasts():
-    """Our library, had it left the stretching of two operands to NumPy."""
+    """Our core, had it left the broadcasting of two operands to NumPy."""
     edit = Sabotage(
         name="numpy_broadcasts",
-        old="    if len({x.shape for x in operands}) > 1:\n",
-        new="    if False:\n",
+        old="return self.expand(*shape), other.expand(*shape)",
+        new="return self, other",
         predict="",
         symptom=None,
         caught_by="",
@@ -40,7 +40,7 @@ def numpy_broadcasts():
     return sabotaged("p02_tensors", edit)
 
 
-LINES = ("x + y", "x * 2", "-x / y", "y**x", "x == y", "x.relu()", "x.masked_fill(y[0] > 0, 0.0)")
+LINES = ("x + y", "x * 2", "-x / y", "x - y", "x == y", "x.softmax(0)")
 
 
 @pytest.mark.parametrize("line", LINES)
@@ -60,7 +60,7 @@ def test_the_watch_ends_with_its_block():
     assert build.np is np
 
 
-def test_a_stretched_tensor_takes_no_memory():
+def test_a_broadcast_tensor_takes_no_memory():
     row = build.ones(1, 3)
     tall = row.expand(1_000_000, 3)
     assert tall.shape == (1_000_000, 3) and np.shares_memory(tall.numpy(), row.numpy())

@@ -365,8 +365,10 @@ class Tensor:
         a, b = promote(self, other)
         if isinstance(b, build.Tensor):
             return power(Tensor(a), Tensor(b))
-        if b == 0 or a.dtype.kind in "bi":  # the core's slope of x**0 may be 0 * inf at 0
-            return tensor(values(a) ** b) + 0 * self if b else ones(self.shape, dtype=self.dtype)
+        if a.dtype.kind != "f":
+            return tensor(values(a) ** b)
+        if b == 0:  # at x = 0 the core's gradient of x**0 may be 0 * inf
+            return self * 0 + 1
         return operation("power", operator.pow, a, b)
 
     def __rpow__(self, other) -> Tensor:

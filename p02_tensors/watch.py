@@ -100,6 +100,6 @@ def watched(*modules, ignore_scalars=False):
 @pytest.hookimpl(wrapper=True)
 def pytest_runtestloop():
     """With -p p02_tensors.watch: the whole library is watched while the tests run."""
-    names = ("build", "functional", "nn", "optim")
+    names = ("build", "torch_like", "functional", "nn", "optim")
     with watched(*(importlib.import_module(f"p02_tensors.{name}") for name in names)):
         return (yield)

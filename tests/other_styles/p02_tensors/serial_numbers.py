@@ -187,7 +187,7 @@ class Tensor:
 
         def to_base(g):
             with np.errstate(all="ignore"):
-                slope = b * a ** (b - 1)
+                slope = np.asarray(b * a ** (b - 1))
             slope[b == 0] = 0
             return x._fit(g * slope)
 
