@@ -174,7 +174,7 @@ SABOTAGES = [
         symptom=lambda healthy, broken: (
             broken.answers_to_one == N and broken.last_loss < 2 * healthy.last_loss
         ),
-        caught_by="test_broadcast_shapes_aligns_right_and_stretches_ones",
+        caught_by="test_broadcast_shapes_aligns_right_and_widens_ones",
     ),
     Sabotage(
         name="no_transpose",
