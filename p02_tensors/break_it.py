@@ -159,7 +159,7 @@ SABOTAGES = [
         name="no_unbroadcast",
         old="(self, lambda g: unbroadcast(g, self.shape))",
         new="(self, lambda g: g)",
-        predict="What was stretched gets a gradient of the stretched shape: a bias one of the "
+        predict="What was expanded gets a gradient of the expanded shape: a bias one of the "
         "whole batch's. backward, which compares the two shapes, stops in the first step.",
         symptom=lambda healthy, broken: "backward: gradient" in broken.error,
         caught_by="test_expand_agrees_with_torch",

@@ -242,7 +242,7 @@ class Tensor:
         return Tensor.record(data, (a, lambda g: g * b.data), (b, lambda g: g * a.data))
 
     def __pow__(self, exponent: Tensor | float) -> Tensor:
-        if isinstance(exponent, Tensor):  # of a positive base
+        if isinstance(exponent, Tensor):  # the base has to be positive; see step 7
             return (exponent * self.log()).exp()
         data = self.data**exponent
         return Tensor.record(data, (self, lambda g: g * exponent * self.data ** (exponent - 1)))
@@ -264,9 +264,6 @@ class Tensor:
 
     def __rtruediv__(self, other: float) -> Tensor:
         return self**-1.0 * other
-
-    def __rpow__(self, base: float) -> Tensor:
-        return (self * math.log(base)).exp()
 
     def compare(self, function: np.ufunc, other: Tensor | float) -> Tensor:
         """A tensor of bools; nothing to differentiate."""
@@ -308,6 +305,9 @@ class Tensor:
 
     def relu(self) -> Tensor:
         return Tensor.record(np.maximum(self.data, 0), (self, lambda g: g * (self.data > 0)))
+
+    def __rpow__(self, base: float) -> Tensor:
+        return (self * math.log(base)).exp()
 
     def sqrt(self) -> Tensor:
         return self**0.5

@@ -1,7 +1,7 @@
 """What one node for a whole product saves, and what the import costs: python -m p02_tensors.measure
 
     matmul    the same product of matrices from single numbers (project 1), as multiply and sum of
-              stretched tensors, and as one node: nodes, memory and time of forward and backward
+              expanded tensors, and as one node: nodes, memory and time of forward and backward
     import    seconds that `import p02_tensors` takes in a fresh Python, and NumPy's part of it
 
 What the GPT's training step costs on these tensors: python -m p05_gpt.engine
@@ -93,11 +93,11 @@ def matmul(args):
             took = seconds(make, a, b, args.repeats)
             found[name].append((nodes, peak, took))
             print(f"{n:4} {name:>10} {nodes:9,} {peak / 1e3:9,.1f} kB {1e3 * took:10,.3f} ms")
-    (*_, numbers), (*_, stretched), (*_, one) = found.values()
+    (*_, numbers), (*_, broadcast), (*_, one) = found.values()
     print(
         f"at n = {SIZES[-1]} single numbers take {numbers[1] / one[1]:,.0f} times the memory of "
         f"one node and {numbers[2] / one[2]:,.0f} times its time;\n"
-        f"multiply and sum {stretched[1] / one[1]:,.0f} and {stretched[2] / one[2]:,.0f} times"
+        f"multiply and sum {broadcast[1] / one[1]:,.0f} and {broadcast[2] / one[2]:,.0f} times"
     )
 
     from p01_autograd.lab.figures import BROKEN, HEALTHY, REFERENCE, subplots

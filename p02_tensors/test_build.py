@@ -159,18 +159,6 @@ def must_refuse(build, line, reason, **arrays):
     )
 
 
-def step(number, *names):
-    """The marks of a check: the step in which all that it needs is there, and what it is about."""
-    marks = [pytest.mark.step(number), pytest.mark.checks(*names)]
-
-    def marked(test):
-        for mark in marks:
-            test = mark(test)
-        return test
-
-    return marked
-
-
 def lines(*texts):
     return pytest.mark.parametrize("line", texts, ids=texts)
 
@@ -178,7 +166,8 @@ def lines(*texts):
 # 1. Broadcasting
 
 
-@step(1, "broadcast_shapes")
+@pytest.mark.step(1)
+@pytest.mark.checks("broadcast_shapes")
 @pytest.mark.parametrize(
     "cases",
     [
@@ -209,7 +198,8 @@ def test_broadcast_shapes_aligns_right_and_widens_ones(build, cases):
         assert got == expected, f"{call} should be {expected}, got {got}{reason}"
 
 
-@step(1, "broadcast_shapes")
+@pytest.mark.step(1)
+@pytest.mark.checks("broadcast_shapes")
 def test_broadcast_shapes_refuses_all_others(build):
     for shapes in (
         ((2,), (3,)),
@@ -225,7 +215,8 @@ def test_broadcast_shapes_refuses_all_others(build):
         must_refuse(build, f"torch.broadcast_shapes({text})", reason)
 
 
-@step(1, "unbroadcast")
+@pytest.mark.step(1)
+@pytest.mark.checks("unbroadcast")
 def test_unbroadcast_of_two_rows_by_hand(build):
     g = np.array([[1.0, 2.0, 4.0], [10.0, 20.0, 40.0]])
     for shape, expected, reason in (
@@ -239,7 +230,8 @@ def test_unbroadcast_of_two_rows_by_hand(build):
         must_equal(what, got, expected, [(got, reason)])
 
 
-@step(1, "unbroadcast")
+@pytest.mark.step(1)
+@pytest.mark.checks("unbroadcast")
 def test_unbroadcast_sums_over_every_axis_that_was_broadcast(build):
     for large, small in (
         ((3,), (1,)),
@@ -262,7 +254,8 @@ def test_unbroadcast_sums_over_every_axis_that_was_broadcast(build):
 # 2. Tensors
 
 
-@step(2, "tensor")
+@pytest.mark.step(2)
+@pytest.mark.checks("tensor")
 def test_tensor_has_the_shape_and_the_values_of_its_data(build):
     for text, shape in (
         ("3", ()),
@@ -281,7 +274,8 @@ def test_tensor_has_the_shape_and_the_values_of_its_data(build):
         must_equal(f"tensor({text})", array(x), data)
 
 
-@step(2, "tensor")
+@pytest.mark.step(2)
+@pytest.mark.checks("tensor")
 def test_tensor_infers_its_dtype(build):
     for data, dtype, reason in (
         ([1.5, 2], "float32", "Python's floats become float32"),
@@ -295,7 +289,8 @@ def test_tensor_infers_its_dtype(build):
         assert same, f"tensor({data!r}).dtype should be {dtype}, got {got}: {reason}"
 
 
-@step(2, "tensor")
+@pytest.mark.step(2)
+@pytest.mark.checks("tensor")
 def test_tensor_takes_the_dtype_asked_for(build):
     for dtype in (np.dtype("float32"), np.dtype("float64"), np.dtype("int64"), np.dtype("bool")):
         x = build.tensor([0, 1, 2], dtype=dtype)
@@ -303,7 +298,8 @@ def test_tensor_takes_the_dtype_asked_for(build):
         must_equal(f"tensor([0, 1, 2], dtype={dtype})", array(x), np.array([0, 1, 2], dtype))
 
 
-@step(2, "tensor")
+@pytest.mark.step(2)
+@pytest.mark.checks("tensor")
 def test_tensor_copies_its_data(build):
     data = np.zeros(3, np.float32)
     x = build.tensor(data)
@@ -311,7 +307,8 @@ def test_tensor_copies_its_data(build):
     assert array(x)[0] == 0, "changing the array afterwards changed the tensor: copy the data"
 
 
-@step(2, "tensor")
+@pytest.mark.step(2)
+@pytest.mark.checks("tensor")
 def test_tensor_requires_a_gradient_only_when_asked(build):
     assert not build.tensor([1.0]).requires_grad, "tensor([1.0]) should not require a gradient"
     x = build.tensor([1.0], requires_grad=True)
@@ -319,12 +316,14 @@ def test_tensor_requires_a_gradient_only_when_asked(build):
     assert x.grad is None, f"before backward, .grad should be None, got {x.grad}"
 
 
-@step(2, "tensor")
+@pytest.mark.step(2)
+@pytest.mark.checks("tensor")
 def test_tensor_refuses_lists_of_different_lengths(build):
     must_refuse(build, "torch.tensor([[1, 2], [3]])", "The rows have different lengths")
 
 
-@step(2, "zeros", "ones")
+@pytest.mark.step(2)
+@pytest.mark.checks("zeros", "ones")
 @pytest.mark.parametrize("name", ["zeros", "ones"])
 def test_zeros_and_ones_fill_a_shape(build, name):
     for sizes in ("2, 3", "3", "0, 2"):
@@ -336,7 +335,8 @@ def test_zeros_and_ones_fill_a_shape(build, name):
         assert not got.requires_grad, f"{line} should not require a gradient"
 
 
-@step(2, "arange")
+@pytest.mark.step(2)
+@pytest.mark.checks("arange")
 def test_arange_counts_as_range_does(build):
     for line in (
         "torch.arange(5)",
@@ -352,7 +352,8 @@ def test_arange_counts_as_range_does(build):
         assert kind == "i", f"{line} should hold integers, for indexing; its dtype is {got.dtype}"
 
 
-@step(2, "randn")
+@pytest.mark.step(2)
+@pytest.mark.checks("randn")
 def test_randn_is_standard_normal(build):
     x = build.randn(100, 100)
     must_be_tensor(build, "randn(100, 100)", x)
@@ -369,7 +370,8 @@ def test_randn_is_standard_normal(build):
     assert not np.array_equal(values, again), "randn gives the same numbers at every call"
 
 
-@step(2, "Tensor.item")
+@pytest.mark.step(2)
+@pytest.mark.checks("Tensor.item")
 def test_item_is_a_python_number(build):
     for data, kind in ((2.5, float), ([[3]], int), ([True], bool)):
         got = build.tensor(data).item()
@@ -378,21 +380,24 @@ def test_item_is_a_python_number(build):
     must_refuse(build, "x.item()", "Only a single element is one number", x=[1.0, 2.0])
 
 
-@step(2, "Tensor.tolist")
+@pytest.mark.step(2)
+@pytest.mark.checks("Tensor.tolist")
 def test_tolist_gives_nested_lists(build):
     for data in (1.5, [1, 2], [[1.5, 2.5], [3.5, 4.5]], [], [[True], [False]]):
         got = build.tensor(data).tolist()
         assert got == data, f"tensor({data}).tolist() should be {data}, got {got}"
 
 
-@step(2, "Tensor.numpy")
+@pytest.mark.step(2)
+@pytest.mark.checks("Tensor.numpy")
 def test_numpy_gives_an_array(build):
     got = build.tensor([[1.5, 2.5]]).numpy()
     assert isinstance(got, np.ndarray), f"numpy() should give an array, got {type(got).__name__}"
     must_equal("tensor([[1.5, 2.5]]).numpy()", got, [[1.5, 2.5]])
 
 
-@step(2, "Tensor.detach")
+@pytest.mark.step(2)
+@pytest.mark.checks("Tensor.detach")
 def test_detach_has_the_values_and_requires_no_gradient(build):
     x = leaf(build, [2.0, 3.0])
     d = x.detach()
@@ -405,7 +410,8 @@ def test_detach_has_the_values_and_requires_no_gradient(build):
 # 3. The graph
 
 
-@step(3, "Tensor.backward")
+@pytest.mark.step(3)
+@pytest.mark.checks("Tensor.backward")
 def test_backward_of_a_tensor_itself(build):
     x = leaf(build, [[1.0, 2.0]])
     x.backward(upstream(build, [[3.0, -4.0]]))
@@ -417,7 +423,8 @@ def test_backward_of_a_tensor_itself(build):
         must_equal("x.grad after x.backward(), dx/dx,", gradient_of("x", x), np.ones_like(values))
 
 
-@step(3, "Tensor.backward")
+@pytest.mark.step(3)
+@pytest.mark.checks("Tensor.backward")
 def test_backward_needs_one_element_or_a_gradient(build):
     for x, reason in (
         (leaf(build, [1.0, 2.0]), "two numbers have no single derivative: it asks for a gradient"),
@@ -435,7 +442,8 @@ def test_backward_needs_one_element_or_a_gradient(build):
 # 4. Shapes
 
 
-@step(4, "Tensor.expand")
+@pytest.mark.step(4)
+@pytest.mark.checks("Tensor.expand")
 @pytest.mark.parametrize(
     "cases",
     [
@@ -451,13 +459,15 @@ def test_expand_agrees_with_torch(build, cases):
         agree(build, line, shape)
 
 
-@step(4, "Tensor.expand")
+@pytest.mark.step(4)
+@pytest.mark.checks("Tensor.expand")
 def test_expand_refuses_what_does_not_broadcast(build):
     for line in ("x.expand(4, 3)", "x.expand(2, 6)", "x.expand(3)", "x.expand(3, 2)"):
         must_refuse(build, line, "Only axes of size 1 broadcast", x=np.ones((2, 3)))
 
 
-@step(4, "Tensor.reshape")
+@pytest.mark.step(4)
+@pytest.mark.checks("Tensor.reshape")
 def test_reshape_agrees_with_torch(build):
     for line, shape in (
         ("x.reshape(3, 2)", (2, 3)),
@@ -470,13 +480,15 @@ def test_reshape_agrees_with_torch(build):
         agree(build, line, shape)
 
 
-@step(4, "Tensor.reshape")
+@pytest.mark.step(4)
+@pytest.mark.checks("Tensor.reshape")
 def test_reshape_refuses_another_number_of_elements(build):
     for line in ("x.reshape(4)", "x.reshape(2, 2)", "x.reshape(4, -1)"):
         must_refuse(build, line, "x has 6 elements", x=np.ones((2, 3)))
 
 
-@step(4, "Tensor.permute")
+@pytest.mark.step(4)
+@pytest.mark.checks("Tensor.permute")
 def test_permute_agrees_with_torch(build):
     for line, shape in (
         ("x.permute(1, 0)", (2, 3)),
@@ -488,7 +500,8 @@ def test_permute_agrees_with_torch(build):
         agree(build, line, shape)
 
 
-@step(4, "Tensor.transpose")
+@pytest.mark.step(4)
+@pytest.mark.checks("Tensor.transpose")
 def test_transpose_agrees_with_torch(build):
     for line, shape in (
         ("x.transpose(0, 1)", (3, 3)),
@@ -501,7 +514,8 @@ def test_transpose_agrees_with_torch(build):
         agree(build, line, shape)
 
 
-@step(4, "Tensor.transpose")
+@pytest.mark.step(4)
+@pytest.mark.checks("Tensor.transpose")
 def test_axes_that_are_not_there_are_refused(build):
     for line in (
         "x.transpose(0, 3)",
@@ -518,7 +532,8 @@ DIMS = ["", "0", "1", "2", "-1", "-2", "-3"]
 KEPT = [f"{dim}, keepdim=True" for dim in DIMS[1:]]
 
 
-@step(5, "Tensor.sum")
+@pytest.mark.step(5)
+@pytest.mark.checks("Tensor.sum")
 def test_sum_by_hand(build):
     x = leaf(build, [[1.0, 2.0], [3.0, 4.0]])
     y = x.sum(0)
@@ -533,7 +548,8 @@ def test_sum_by_hand(build):
     )
 
 
-@step(5, "Tensor.sum")
+@pytest.mark.step(5)
+@pytest.mark.checks("Tensor.sum")
 @pytest.mark.parametrize("dims", [DIMS, KEPT], ids=["without keepdim", "keepdim"])
 def test_sum_agrees_with_torch(build, dims):
     for shape in ((3, 3, 3), (2, 1, 3)):
@@ -541,7 +557,8 @@ def test_sum_agrees_with_torch(build, dims):
             agree(build, f"x.sum({dim})", shape)
 
 
-@step(5, "Tensor.sum")
+@pytest.mark.step(5)
+@pytest.mark.checks("Tensor.sum")
 def test_sum_of_every_shape_and_of_bools(build):
     for shape in SHAPES:
         agree(build, "x.sum()", shape)
@@ -570,7 +587,8 @@ def agree_on_max(build, dim, shape):
     )
 
 
-@step(5, "Tensor.max")
+@pytest.mark.step(5)
+@pytest.mark.checks("Tensor.max")
 @pytest.mark.parametrize("dims", [DIMS, KEPT], ids=["without keepdim", "keepdim"])
 def test_max_agrees_with_torch(build, dims):
     for shape in ((3, 3, 3), (2, 1, 3)):
@@ -578,7 +596,8 @@ def test_max_agrees_with_torch(build, dims):
             agree_on_max(build, dim, shape)
 
 
-@step(5, "Tensor.max")
+@pytest.mark.step(5)
+@pytest.mark.checks("Tensor.max")
 def test_max_gives_equals_one_gradient_together(build):
     for line, total in (("x.max()", 1), ("x.max(0)", 2)):
         x = leaf(build, [[5.0, 1.0], [5.0, 1.0]])
@@ -605,7 +624,7 @@ WITH_NUMBERS = {
     "__mul__": ("x * 0.1", "3 * x"),
     "__neg__": ("-x",),
     "__sub__": ("x - 0.1", "2 - x"),
-    "__pow__": ("x**2", "x**3", "p**0.5", "p**-1", "p**-1.5", "x**1", "2**x", "0.5**x"),
+    "__pow__": ("x**2", "x**3", "p**0.5", "p**-1", "p**-1.5", "x**1"),
     "__truediv__": ("x / 3", "0.1 / p", "2 / p"),
 }
 
@@ -641,17 +660,6 @@ def test_arithmetic_of_a_tensor_with_itself_agrees_with_torch(build, line):
     agree(build, line.replace("x", "p"), (2, 3))
 
 
-@step(6, "Tensor.__pow__")
-def test_a_tensor_as_exponent_is_right_or_refused(build):
-    try:
-        eval("p**y", {"p": leaf(build, [2.0]), "y": leaf(build, [3.0])})
-    except NotImplementedError:
-        raise
-    except Exception:
-        return
-    agree(build, "p**y", (2, 3), (3,))
-
-
 @pytest.mark.step(6)
 @operators({name: [line.replace("q", "y")] for line, name in BINARY.items()})
 def test_arithmetic_refuses_shapes_that_do_not_fit(build, line):
@@ -660,7 +668,8 @@ def test_arithmetic_refuses_shapes_that_do_not_fit(build, line):
     must_refuse(build, line, reason, x=np.ones((2, 3)), y=np.ones((2, 2)))
 
 
-@step(6, "Tensor.__mul__")
+@pytest.mark.step(6)
+@pytest.mark.checks("Tensor.__mul__")
 def test_arithmetic_of_integers(build):
     for line in ("x + 1", "2 * x", "x * 2.5", "x / 2", "x - x", "x**2"):
         expected = eval(line, {"x": torch.tensor([[1, 2], [3, 5]])})
@@ -668,7 +677,8 @@ def test_arithmetic_of_integers(build):
         must_equal(f"{line} with x = [[1, 2], [3, 5]]", array(got), expected.numpy())
 
 
-@step(6, "Tensor.__lt__")
+@pytest.mark.step(6)
+@pytest.mark.checks("Tensor.__lt__")
 @lines("x < y", "x <= y", "x > y", "x >= y", "x == y", "x != y")
 def test_comparisons_agree_with_torch(build, line):
     for a, b in (
@@ -686,7 +696,8 @@ def test_comparisons_agree_with_torch(build, line):
             assert np.dtype(got.dtype) == bool, f"{what} should be bools, got {got.dtype}"
 
 
-@step(6, "Tensor.backward")
+@pytest.mark.step(6)
+@pytest.mark.checks("Tensor.backward")
 def test_backward_of_a_product_by_hand(build):
     x, y = leaf(build, 2.0), leaf(build, 5.0)
     (x * y + x).backward()
@@ -695,7 +706,8 @@ def test_backward_of_a_product_by_hand(build):
     must_equal("d(x*y + x)/dy at (2, 5)", gradient_of("x*y + x", y), 2.0)
 
 
-@step(6, "Tensor.backward")
+@pytest.mark.step(6)
+@pytest.mark.checks("Tensor.backward")
 def test_backward_adds_up_where_paths_meet(build):
     x = leaf(build, 3.0)
     a = x * 2
@@ -705,7 +717,8 @@ def test_backward_adds_up_where_paths_meet(build):
     must_equal("d/dx of 8x^3 + 16x^4 at 3", gradient_of("8x^3 + 16x^4", x), 24 * 9 + 64 * 27)
 
 
-@step(6, "Tensor.backward")
+@pytest.mark.step(6)
+@pytest.mark.checks("Tensor.backward")
 def test_backward_adds_to_the_gradient_that_is_there(build):
     x = leaf(build, [1.0, 2.0])
     one = upstream(build, [1.0, 1.0])
@@ -722,7 +735,8 @@ def test_backward_adds_to_the_gradient_that_is_there(build):
     must_equal("after x.grad = None and the backward of x * 3, x.grad", array(x.grad), [3.0, 3.0])
 
 
-@step(6, "Tensor.backward")
+@pytest.mark.step(6)
+@pytest.mark.checks("Tensor.backward")
 def test_a_second_backward_adds_as_much_again_or_is_refused(build):
     x = leaf(build, [1.0, 2.0])
     one, y = upstream(build, [1.0, 1.0]), x * x
@@ -741,7 +755,8 @@ def test_a_second_backward_adds_as_much_again_or_is_refused(build):
     )
 
 
-@step(6, "Tensor.backward")
+@pytest.mark.step(6)
+@pytest.mark.checks("Tensor.backward")
 @lines("(a + b) + a * 5", "a * 5 + (b + a)", "(a + b) * 1 + a * 5", "(b + a) + (a + a) * 2.5")
 def test_backward_keeps_the_gradients_of_two_tensors_apart(build, line):
     x, y = leaf(build, [1.0, 1.0]), leaf(build, [1.0, 1.0])
@@ -753,7 +768,8 @@ def test_backward_keeps_the_gradients_of_two_tensors_apart(build, line):
         must_equal(what, got, expected, [([6.0, 6.0], reason)] if name == "y" else ())
 
 
-@step(6, "Tensor.backward")
+@pytest.mark.step(6)
+@pytest.mark.checks("Tensor.backward")
 def test_the_gradients_of_two_leaves_are_two_arrays(build):
     x, y = leaf(build, [1.0]), leaf(build, [1.0])
     (x + y).backward()
@@ -775,7 +791,8 @@ def test_the_gradients_of_two_leaves_are_two_arrays(build):
     )
 
 
-@step(6, "Tensor.backward")
+@pytest.mark.step(6)
+@pytest.mark.checks("Tensor.backward")
 def test_backward_leaves_constants_alone(build):
     x, c = leaf(build, [1.0, 2.0]), build.tensor([3.0, 4.0])
     y = x * c
@@ -786,7 +803,8 @@ def test_backward_leaves_constants_alone(build):
     must_equal("the gradient of x * c with respect to x", gradient_of("x * c", x), [3.0, 4.0])
 
 
-@step(6, "Tensor.detach")
+@pytest.mark.step(6)
+@pytest.mark.checks("Tensor.detach")
 def test_a_detached_factor_is_a_constant(build):
     x = leaf(build, [2.0, 3.0])
     (x * x.detach()).backward(upstream(build, [1.0, 1.0]))
@@ -798,7 +816,8 @@ def test_a_detached_factor_is_a_constant(build):
     )
 
 
-@step(6, "Tensor.backward")
+@pytest.mark.step(6)
+@pytest.mark.checks("Tensor.backward")
 def test_backward_of_a_chain_of_ten_thousand_operations(build):
     x = leaf(build, 1.0)
     y = x
@@ -808,7 +827,8 @@ def test_backward_of_a_chain_of_ten_thousand_operations(build):
     must_equal("d(x + 0.5 + 0.5 + ...)/dx", gradient_of("x + 0.5 + ...", x), 1.0)
 
 
-@step(6, "Tensor.backward")
+@pytest.mark.step(6)
+@pytest.mark.checks("Tensor.backward")
 def test_backward_visits_a_node_once_however_many_paths_lead_there(build):
     x = leaf(build, 1.0)
     y = x
@@ -837,7 +857,28 @@ def test_functions_of_one_tensor_agree_with_torch(build, line):
         agree(build, line, shape)
 
 
-@step(7, "Tensor.exp")
+@pytest.mark.step(7)
+@pytest.mark.checks("Tensor.__rpow__")
+def test_powers_of_a_number_agree_with_torch(build):
+    for line in ("2**x", "0.5**x"):
+        for shape in ((), (2, 3)):
+            agree(build, line, shape)
+
+
+@pytest.mark.step(7)
+@pytest.mark.checks("Tensor.__pow__")
+def test_a_tensor_as_exponent_is_right_or_refused(build):
+    try:
+        eval("p**y", {"p": leaf(build, [2.0]), "y": leaf(build, [3.0])})
+    except NotImplementedError:
+        raise
+    except Exception:
+        return
+    agree(build, "p**y", (2, 3), (3,))
+
+
+@pytest.mark.step(7)
+@pytest.mark.checks("Tensor.exp")
 def test_exp_log_and_sqrt_at_their_limits(build):
     for line, data, expected in (
         ("exp", [-1000.0, 0.0, 1000.0], [0.0, 1.0, math.inf]),
@@ -849,7 +890,8 @@ def test_exp_log_and_sqrt_at_their_limits(build):
         must_equal(f"tensor({data}).{line}()", array(got), expected)
 
 
-@step(7, "Tensor.tanh")
+@pytest.mark.step(7)
+@pytest.mark.checks("Tensor.tanh")
 def test_tanh_of_large_numbers_is_one(build):
     for size in (20.0, 100.0, 1000.0):
         x = leaf(build, [-size, size])
@@ -863,7 +905,8 @@ def test_tanh_of_large_numbers_is_one(build):
         must_equal(f"the gradient of tanh at -{size:g} and {size:g}", grad, [0.0, 0.0], told)
 
 
-@step(7, "Tensor.relu")
+@pytest.mark.step(7)
+@pytest.mark.checks("Tensor.relu")
 def test_relu_is_flat_below_and_at_zero(build):
     x = leaf(build, [-2.0, 0.0, 3.0])
     y = x.relu()
@@ -873,20 +916,23 @@ def test_relu_is_flat_below_and_at_zero(build):
     must_equal("the gradient of relu at [-2, 0, 3]", gradient_of("relu", x), [0.0, 0.0, 1.0])
 
 
-@step(7, "Tensor.mean")
+@pytest.mark.step(7)
+@pytest.mark.checks("Tensor.mean")
 def test_mean_agrees_with_torch(build):
     for shape in ((3, 3, 3), (2, 1, 3)):
         for dim in (*DIMS, *KEPT):
             agree(build, f"x.mean({dim})", shape)
 
 
-@step(7, "Tensor.softmax")
+@pytest.mark.step(7)
+@pytest.mark.checks("Tensor.softmax")
 def test_softmax_of_three_scores_by_hand(build):
     x = build.tensor([0.0, math.log(2), math.log(5)])  # exp gives 1, 2, 5
     must_equal("softmax of [0, ln 2, ln 5]", array(x.softmax(0)), [0.125, 0.25, 0.625])
 
 
-@step(7, "Tensor.softmax")
+@pytest.mark.step(7)
+@pytest.mark.checks("Tensor.softmax")
 def test_softmax_agrees_with_torch(build):
     for shape in ((3, 3), (2, 1, 3, 2)):
         for dim in (0, 1, -1, -2):
@@ -896,7 +942,8 @@ def test_softmax_agrees_with_torch(build):
 SHIFTED = "exp overflows above 88 and vanishes below -104: subtract each row's largest score first"
 
 
-@step(7, "Tensor.softmax")
+@pytest.mark.step(7)
+@pytest.mark.checks("Tensor.softmax")
 @pytest.mark.parametrize("shift", [100.0, 1000.0, -1000.0, 1e30], ids=lambda shift: f"{shift:g}")
 def test_softmax_is_not_changed_by_a_constant(build, shift):
     got = array(build.tensor([[shift, shift], [-shift, -shift]]).softmax(-1))
@@ -908,7 +955,8 @@ def test_softmax_is_not_changed_by_a_constant(build, shift):
     )
 
 
-@step(7, "Tensor.softmax")
+@pytest.mark.step(7)
+@pytest.mark.checks("Tensor.softmax")
 def test_softmax_gives_no_weight_to_minus_infinity(build):
     x = leaf(build, [[-math.inf, 0.0, 0.0], [3.0, -math.inf, -math.inf]])
     y = x.softmax(-1)
@@ -921,14 +969,16 @@ def test_softmax_gives_no_weight_to_minus_infinity(build):
     )
 
 
-@step(7, "Tensor.log_softmax")
+@pytest.mark.step(7)
+@pytest.mark.checks("Tensor.log_softmax")
 def test_log_softmax_agrees_with_torch(build):
     for shape in ((3, 3), (2, 1, 3, 2)):
         for dim in (0, 1, -1, -2):
             agree(build, f"x.log_softmax({dim})", shape)
 
 
-@step(7, "Tensor.log_softmax")
+@pytest.mark.step(7)
+@pytest.mark.checks("Tensor.log_softmax")
 @pytest.mark.parametrize("gap", [100.0, 200.0, 10000.0], ids=lambda gap: f"{gap:g}")
 def test_log_softmax_stays_finite_where_softmax_rounds_to_zero(build, gap):
     x = leaf(build, [0.0, gap])
@@ -960,7 +1010,8 @@ PRODUCTS = {
 }
 
 
-@step(8, "Tensor.matmul")
+@pytest.mark.step(8)
+@pytest.mark.checks("Tensor.matmul")
 def test_matmul_by_hand(build):
     a, b = leaf(build, [[1.0, 2.0], [3.0, 4.0]]), leaf(build, [[5.0, 6.0], [7.0, 8.0]])
     y = a @ b
@@ -980,7 +1031,8 @@ def test_matmul_by_hand(build):
     )
 
 
-@step(8, "Tensor.matmul")
+@pytest.mark.step(8)
+@pytest.mark.checks("Tensor.matmul")
 @pytest.mark.parametrize("pairs", PRODUCTS.values(), ids=PRODUCTS)
 def test_matmul_agrees_with_torch(build, pairs):
     for shapes in pairs:
@@ -988,13 +1040,15 @@ def test_matmul_agrees_with_torch(build, pairs):
     agree(build, "x.matmul(y)", *pairs[0])
 
 
-@step(8, "Tensor.matmul")
+@pytest.mark.step(8)
+@pytest.mark.checks("Tensor.matmul")
 def test_matmul_of_a_tensor_with_itself(build):
     agree(build, "x @ x", (3, 3))
     agree(build, "x @ x.transpose(-2, -1)", (2, 3, 4))
 
 
-@step(8, "Tensor.matmul")
+@pytest.mark.step(8)
+@pytest.mark.checks("Tensor.matmul")
 @pytest.mark.parametrize("pair", [((2, 3), (3,)), ((3,), (3, 4)), ((3, 3, 3), (3,))], ids=str)
 def test_matmul_with_a_vector_is_right_or_refused(build, pair):
     try:
@@ -1007,7 +1061,8 @@ def test_matmul_with_a_vector_is_right_or_refused(build, pair):
     agree(build, "x @ y", *pair)
 
 
-@step(8, "Tensor.matmul")
+@pytest.mark.step(8)
+@pytest.mark.checks("Tensor.matmul")
 def test_matmul_refuses_sizes_that_do_not_fit(build):
     reason = "The last size of x has to be the last but one of y"
     for x, y in (((2, 3), (2, 3)), ((2, 3), (1, 3)), ((2, 1), (3, 2))):
@@ -1019,7 +1074,8 @@ def test_matmul_refuses_sizes_that_do_not_fit(build):
 # 9. Indexing, choosing, joining
 
 
-@step(9, "Tensor.__getitem__")
+@pytest.mark.step(9)
+@pytest.mark.checks("Tensor.__getitem__")
 @pytest.mark.parametrize(
     "keys",
     [
@@ -1034,7 +1090,8 @@ def test_indexing_with_numbers_and_slices_agrees_with_torch(build, keys):
         agree(build, line, (4, 4, 4))
 
 
-@step(9, "Tensor.__getitem__")
+@pytest.mark.step(9)
+@pytest.mark.checks("Tensor.__getitem__")
 @pytest.mark.parametrize(
     "keys",
     [
@@ -1050,7 +1107,8 @@ def test_indexing_with_integer_tensors_agrees_with_torch(build, keys):
         agree(build, line, (3, 3, 2))
 
 
-@step(9, "Tensor.__getitem__")
+@pytest.mark.step(9)
+@pytest.mark.checks("Tensor.__getitem__")
 def test_a_place_that_is_taken_twice_gets_both_gradients(build):
     x = leaf(build, [10.0, 20.0, 30.0])
     y = x[build.tensor([2, 0, 2])]
@@ -1067,7 +1125,8 @@ def test_a_place_that_is_taken_twice_gets_both_gradients(build):
     agree(build, "x[torch.tensor([0, 0]), torch.tensor([2, 2])]", (3, 3, 2))
 
 
-@step(9, "Tensor.__getitem__")
+@pytest.mark.step(9)
+@pytest.mark.checks("Tensor.__getitem__")
 def test_indexing_outside_is_refused(build):
     for line in ("x[2]", "x[0, 3]", "x[0, 0, 0]", "x[torch.tensor([0, 2])]"):
         must_refuse(build, line, "x has 2 rows and 3 columns", x=np.ones((2, 3)))
@@ -1076,7 +1135,8 @@ def test_indexing_outside_is_refused(build):
 MASK = "torch.tensor([[True, False, False], [True, True, False]])"
 
 
-@step(9, "where")
+@pytest.mark.step(9)
+@pytest.mark.checks("where")
 @pytest.mark.parametrize(
     ("line", "shapes"),
     [
@@ -1093,7 +1153,8 @@ def test_where_agrees_with_torch(build, line, shapes):
     agree(build, line, *shapes)
 
 
-@step(9, "Tensor.masked_fill")
+@pytest.mark.step(9)
+@pytest.mark.checks("Tensor.masked_fill")
 @lines(
     f"x.masked_fill({MASK}, 0.5)",
     f"x.masked_fill({MASK}, 7)",
@@ -1104,7 +1165,8 @@ def test_masked_fill_agrees_with_torch(build, line):
     agree(build, line, (2, 3))
 
 
-@step(9, "Tensor.masked_fill")
+@pytest.mark.step(9)
+@pytest.mark.checks("Tensor.masked_fill")
 def test_masked_fill_with_minus_infinity_leaves_finite_gradients(build):
     x = leaf(build, [[1.0, 2.0], [3.0, 4.0]])
     mask = build.tensor([[False, True], [False, False]])
@@ -1115,7 +1177,8 @@ def test_masked_fill_with_minus_infinity_leaves_finite_gradients(build):
     must_equal("its gradient", gradient_of("masked_fill", x), [[1.0, 0.0], [3.0, 4.0]])
 
 
-@step(9, "cat")
+@pytest.mark.step(9)
+@pytest.mark.checks("cat")
 @pytest.mark.parametrize(
     ("line", "shapes"),
     [
@@ -1133,7 +1196,8 @@ def test_cat_agrees_with_torch(build, line, shapes):
     agree(build, line, *shapes)
 
 
-@step(9, "cat")
+@pytest.mark.step(9)
+@pytest.mark.checks("cat")
 def test_cat_refuses_sizes_that_differ(build):
     reason = "All sizes but that of the joined axis have to be equal"
     for line in ("torch.cat([x, y], 0)", "torch.cat([x, y], 2)"):
@@ -1156,20 +1220,23 @@ ON_ONE = [
 ON_TWO = ["x + y", "x * y", "x / q", "x @ y"]
 
 
-@step(9, "Tensor")
+@pytest.mark.step(9)
+@pytest.mark.checks("Tensor")
 @pytest.mark.parametrize("view", ["permuted", "sliced"])
 def test_every_operation_takes_views(build, view):
     for line in (*ON_ONE, *ON_TWO):
         agree(build, line, *[(4, 4, 4)] * (2 if line in ON_TWO else 1), view=view)
 
 
-@step(9, "Tensor")
+@pytest.mark.step(9)
+@pytest.mark.checks("Tensor")
 @lines(*ON_ONE, *ON_TWO, "-x", "x - y", "x**2", "p.log()", "x.tanh()", "x.relu()", "x.max()")
 def test_no_operation_changes_its_input(build, line):
     agree(build, line, *[(4, 4, 4)] * (1 if line.count("y") + line.count("q") == 0 else 2))
 
 
-@step(9, "Tensor")
+@pytest.mark.step(9)
+@pytest.mark.checks("Tensor")
 def test_a_small_network_learns_as_it_does_on_torch(build):
     data = {name: numbers(shape, i) for i, (name, shape) in enumerate(
         {"x": (8, 5), "w": (5, 6), "b": (6,), "v": (6, 3)}.items())}  # fmt: skip
@@ -1192,7 +1259,8 @@ def test_a_small_network_learns_as_it_does_on_torch(build):
 # 10. Without a graph
 
 
-@step(10, "no_grad")
+@pytest.mark.step(10)
+@pytest.mark.checks("no_grad")
 def test_no_grad_records_nothing_inside_and_everything_after(build):
     x = leaf(build, [1.0, 2.0])
     with build.no_grad():
@@ -1204,7 +1272,8 @@ def test_no_grad_records_nothing_inside_and_everything_after(build):
     must_equal("x * 2 inside no_grad", array(inside), [2.0, 4.0])
 
 
-@step(10, "no_grad")
+@pytest.mark.step(10)
+@pytest.mark.checks("no_grad")
 def test_no_grad_ends_where_its_block_ends(build):
     x = leaf(build, [1.0, 2.0])
     with build.no_grad():
