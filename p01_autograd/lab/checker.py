@@ -355,7 +355,7 @@ def not_written(error: BaseException | None, module, project: str) -> str:
             return readable(codes[-1]) if codes else ""
         if isinstance(error, AttributeError):
             if error.obj is module:
-                return error.name
+                return error.name or ""
             kind = error.obj if isinstance(error.obj, type) else type(error.obj)
             if kind.__module__ == module.__name__ and error.name in methods(project, kind.__name__):
                 return f"{kind.__name__}.{error.name}"
@@ -573,7 +573,7 @@ def tell_summary(terminal, checker: Checker) -> None:
 def name_of(item, checker: Checker) -> str:
     """The function that a failed check is about, or the one it lacked."""
     failure = checker.results[item.nodeid]
-    return failure.missing or checked_names(item)[0]
+    return (failure and failure.missing) or checked_names(item)[0]
 
 
 def what_next(checker: Checker) -> str:

@@ -53,7 +53,7 @@ def best_fit(mine: dict, theirs: dict[str, dict], caught_by: dict[str, str]) -> 
         for name, texts in theirs.items()
         if caught_by[name] in failing
     }
-    best = max(fits, key=fits.get, default="")
+    best = max(fits, key=lambda name: fits[name], default="")
     return best if best and fits[best] >= ENOUGH else ""
 
 

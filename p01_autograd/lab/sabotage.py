@@ -8,7 +8,6 @@ sabotages, says how a module is measured, and leaves the rest to `main`.
 import dataclasses
 import difflib
 import importlib
-import importlib.util
 import linecache
 import math
 import random
@@ -58,7 +57,7 @@ def edited(package: str, sabotage: Sabotage, source: str | None = None) -> tuple
     ValueError if the old text does not stand there exactly once.
     """
     if source is None:
-        folder = Path(importlib.util.find_spec(package).submodule_search_locations[0])
+        (folder,) = map(Path, importlib.import_module(package).__path__)
         source = (folder / f"{sabotage.module}.py").read_text(encoding="utf-8")
     found = source.count(sabotage.old)
     if found != 1:

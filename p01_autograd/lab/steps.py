@@ -61,15 +61,15 @@ def sections(source: str) -> list[Section]:
     A section inside a class ends with the class.
     """
     lines, tree = source.splitlines(), ast.parse(source)
-    starts = [n for n, text in enumerate(lines, 1) if SECTION.match(text)]
+    matches = [(n, SECTION.match(text)) for n, text in enumerate(lines, 1)]
+    starts = [(n, int(match[1])) for n, match in matches if match]
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
     found = []
-    for start, following in zip(starts, [*starts[1:], len(lines) + 1]):
+    for (start, number), (following, _) in zip(starts, [*starts[1:], (len(lines) + 1, 0)]):
         inside = [c for c in classes if c.lineno < start <= last_line(c, lines)]
         last = min([following - 1, *(last_line(c, lines) for c in inside)])
         while last > start and not lines[last - 1].strip():
             last -= 1
-        number = int(SECTION.match(lines[start - 1])[1])
         found.append(Section(number, start, last, inside[0].name if inside else ""))
     return found
 
@@ -96,12 +96,10 @@ def with_section(mine: str, listing: str, section: Section) -> str:
     lines, theirs, tree = mine.splitlines(), listing.splitlines(), ast.parse(mine)
     classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
     have = {*classes, *(name for name, _ in definitions(tree))}
-    body = ast.parse(listing).body
-    if section.cls:
-        (cls,) = [node for node in body if getattr(node, "name", "") == section.cls]
-        body, prefix = cls.body, f"{section.cls}."
-    else:
-        prefix = ""
+    body, prefix = ast.parse(listing).body, ""
+    for node in body:
+        if isinstance(node, ast.ClassDef) and node.name == section.cls:
+            body, prefix = node.body, f"{section.cls}."
     nodes = [
         node
         for node in body
@@ -179,7 +177,7 @@ def stub(node: ast.FunctionDef, lines: list[str]) -> tuple[int, int, list[str]]:
     indent = " " * (node.col_offset + 4)
     first = node.body[0]
     if ast.get_docstring(node, clean=False) is not None:
-        return first.end_lineno + 1, last_line(node, lines), [indent + STUB]
+        return (first.end_lineno or 0) + 1, last_line(node, lines), [indent + STUB]
     if first.lineno == node.lineno:  # def f(self): return 1
         head = lines[first.lineno - 1][: first.col_offset].rstrip()
         above, below = (
@@ -233,8 +231,11 @@ def sabotages_find_their_text(project: str) -> bool:
         return True
     for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "Sabotage":
-            constants = [key for key in call.keywords if isinstance(key.value, ast.Constant)]
-            given = {key.arg: key.value.value for key in constants}
+            given = {
+                key.arg: key.value.value
+                for key in call.keywords
+                if isinstance(key.value, ast.Constant)
+            }
             source = ROOT / project / f"{given.get('module', 'build')}.py"
             old = given.get("old")
             if old is not None and source.read_text(encoding="utf-8").count(old) != 1:
