@@ -1,135 +1,251 @@
-"""Read a training curve: python -m p06_training.doctor RUN_DIR
+"""Read a training curve: python -m p06_training.doctor PATH [--vocab N]
 
-Every rule looks at one thing in the rows of metrics.jsonl and gives a Finding or nothing. A loss is
-judged against the run's own first one, which is that of guessing, and against the run's own noise.
-The thresholds lie between what was seen in healthy and in ill runs of cases.py (seeds below 5000).
+A rule looks at one thing in the rows of a run and gives a Finding or nothing. What a rule cannot know
+from this log it is not asked: RULES says what each needs. A loss is compared with the run's own noise,
+measured where the question is asked, and with the run's own scale; a bar grows with the number of
+rows that are looked at. DOCTOR.md gives the reason of each rule.
 """
 
 from __future__ import annotations
 
-import json
 import math
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from p01_autograd.lab.cli import Parser, UsageError, print_anything
+from p01_autograd.lab.cli import Parser, UsageError, at_least, print_anything
 
-FEWEST = 20  # rows before a curve says anything
-SPIKE = 6.5, 0.08  # a loss above those before it, in noises and in first losses; healthy up to 4.4
-LEVEL = 3.8, 0.04  # the same for the median of five losses; healthy up to 2.9
-LASTING = 3.0, 0.04  # and of fifteen; healthy up to 2.2
-SURGE = 1.06  # first losses: above this a run begins by unlearning; healthy up to 1.01
-JOLT = 12  # times the usual gradient: that was a batch; after restarts up to 10
-LOST = 0.15  # of what the run had learned when the spike came: it has not come back
-BOUNCE = 5.5, 0.06  # the same after a first descent, in noises and in first losses; healthy to 3.7
-UNLEARNED = 0.68  # of the first loss: what knowing the tokens' frequencies alone can reach
-FLAT = 0.025  # of what a run has gained: so little in the middle of it is no progress
-HIGH_RATE, LOW_RATE = 0.15, 2e-4  # for AdamW and Muon, at any size that a laptop trains
-RARE_RATE = 0.09  # works at times, and never as well as a tenth of it
-COLD_RATE = 0.03  # from the first step on: too long a step for means that are still empty
-HOPELESS_RATE = 0.25  # no warmup helps
-TURN = 1.02  # times its lowest: validation has turned; healthy runs end up to 1.01
-TOO_GOOD = 0.25  # of the first loss: no text of a natural kind is as predictable as that
+FEWEST = 20  # rows before a curve without an alarm says anything
+MATERIAL = 0.05, 0.08  # of guessing, or of where a log without a beginning starts: less is the data
+GUESSING = 2.5  # nats: without a vocabulary, a first loss below that may be a trained model's
+UNLEARNED = 0.6  # of the first loss: what the tokens' frequencies alone can reach
+FREQUENCIES = 7.5  # nats: of no vocabulary up to 100,000 do the tokens' frequencies leave more
+WORST = 14.0  # nats: guessing costs less with any vocabulary up to a million
+LEARNED = 0.5  # of the first loss: a run that came below that has got over its beginning
+LOW_RATE, COLD_RATE, HOPELESS_RATE = 2e-4, 0.1, 0.25  # for AdamW and Muon
+JOLT = 12  # times the usual gradient norm: a batch did that, no restart
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What is wrong, the step where it began, what shows it, and what to try."""
+    """What is wrong, the step where it began, what shows it, and what to try.
+
+    A note is worth knowing and harms nothing.
+    """
 
     name: str
     step: int
     evidence: str
     advice: str
+    note: bool = False
 
 
 class Curve:
     """The rows of a run as arrays, and what the rules compare with."""
 
-    def __init__(self, rows: list[dict]):
+    def __init__(self, rows: list[dict], vocab: int | None = None):
         def column(name):
             return np.array([number(row.get(name)) for row in rows])
 
         self.step, self.loss = [row["step"] for row in rows], column("train_loss")
         self.lr, self.grad_norm, self.seconds = column("lr"), column("grad_norm"), column("seconds")
-        self.norm_at = [i for i, row in enumerate(rows) if row.get("grad_norm") is not None]
-        self.val_at = [i for i, row in enumerate(rows) if row.get("val_loss") is not None]
-        self.val = column("val_loss")[self.val_at]
-        self.n, self.first = len(rows), float(self.loss[0])
-        self.end = around(self.loss, self.n)
-        self.noise = noise(self.loss)
-        self.dead = bool((self.grad_norm == 0).all())  # no gradient reaches the weights
+        val = [(i, number(row["val_loss"])) for i, row in enumerate(rows) if present(row, "val_loss")]
+        self.val_at = np.array([i for i, _ in val], dtype=int)
+        self.val = np.array([value for _, value in val])
+        self.norm_at = np.array([i for i, row in enumerate(rows) if present(row, "grad_norm")], int)
+        self.n, self.vocab = len(rows), vocab
+        self.every = float(np.median(np.diff(self.step))) if self.n > 1 else 1.0
+        self.first = float(self.loss[0])
+        self.scale = max(float(np.median(self.loss[:5])), 0.3)
+        self.material = self.scale * MATERIAL[bool(self.no_beginning())]
+        self.end = level_before(self.loss, self.n)
+        self.sigma = spread(self.loss)  # of every row
+        self.bar = noises(self.n)
+        self.low = lowest(self.loss)
+        rate = self.lr[np.isfinite(self.lr)]
+        self.rate = float(rate.max()) if len(rate) else 0.0
+        self.has_rate = len(rate) > 0.9 * self.n and self.rate > 0
+        self.dead = self.n >= 8 and bool((self.grad_norm == 0).all())
 
-    def before(self, i: int) -> float:
-        """The level of the loss just before row i."""
-        return float(np.median(self.loss[max(0, i - 15) : i]))
+    def no_beginning(self) -> str:
+        """Why the first row is not that of a model that guesses; "" if it is one."""
+        if self.step[0] > max(1.0, 1.5 * self.every):
+            return f"the log begins at step {self.step[0]}"
+        if self.vocab:
+            guess = math.log(self.vocab)
+            if self.first < 0.8 * guess:
+                return f"the first loss, {self.first:.2f}, is below guessing, {guess:.2f}: a trained model"
+            return ""
+        if self.first < GUESSING:
+            return f"a first loss of {self.first:.2f} may be that of a trained model; --vocab would tell"
+        return ""
 
-    def peak_at_start(self) -> tuple[int, float]:
-        """The row and height of the loss's peak in the first rows, a lone outlier not counted."""
-        i = 1 + int(self.loss[1 : max(12, self.n // 6)].argsort()[-2])  # the second highest
-        return i, float(self.loss[i])
+    def lacks(self, need: str) -> str:
+        """Why a rule that has this need cannot be asked; "" if it can."""
+        if need == "a beginning":
+            return self.no_beginning()
+        if need == "every step":
+            return "" if self.every == 1 else f"a row only every {self.every:g} steps"
+        if need == "rates":
+            return "" if self.has_rate else "no learning rate"
+        if need == "gradient norms":
+            return "" if len(self.norm_at) > 0.9 * self.n else "no gradient norm"
+        if need == "validation":
+            return "" if np.isfinite(self.val).sum() >= 4 else "fewer than four validation losses"
+        return "" if self.n >= int(need) else f"fewer than {need} rows"
 
-    def bounce(self) -> float:
-        """How far the loss comes up again in the first rows, a lone outlier not counted."""
-        full_rate = 12 + int(self.lr.argmax()) if np.isfinite(self.lr).all() else 0
-        loss = self.loss[: max(12, self.n // 15, min(full_rate, self.n // 4))]
-        return float(np.sort(loss[1:] - np.minimum.accumulate(loss)[:-1])[-2])
+
+def present(row: dict, name: str) -> bool:
+    return row.get(name) is not None
 
 
 def number(value) -> float:
-    """A JSON value as a float; what is missing or no number becomes NaN."""
+    """A JSON value as a float; what is missing or not a number becomes NaN."""
     return float(value) if isinstance(value, int | float) else math.nan
+
+
+# Noise, levels and bars
+
+
+def noises(count: int) -> float:
+    """How many standard deviations are too many for the largest of `count` normal numbers.
+
+    That largest is near sqrt(2 ln count); three more is chance once in some thousand logs. The
+    deviation itself is an estimate, which few rows make uncertain.
+    """
+    return (math.sqrt(2 * math.log(max(2, count))) + 3) * (1 + 4 / max(4, count))
 
 
 def medians(values: np.ndarray, width: int, every: int = 1) -> np.ndarray:
     """The median of every stretch of `width` values, or of each that begins at k * every."""
-    return np.median(np.lib.stride_tricks.sliding_window_view(values, width)[::every], axis=1)
+    windows = np.lib.stride_tricks.sliding_window_view(values, width)[::every]
+    parts = [windows[i : i + 100_000] for i in range(0, len(windows), 100_000)]
+    return np.concatenate([np.median(part, axis=1) for part in parts])
 
 
-def around(values: np.ndarray, end: int) -> float:
-    """The level of the curve just before row `end`."""
-    return float(np.median(values[max(0, end - max(5, len(values) // 10)) : end]))
+def spread(values: np.ndarray) -> np.ndarray:
+    """The noise around every row: that of normal numbers with the median differences of its stretch.
+
+    Differences over three rows count as well, since a loss may be logged as a moving average.
+    """
+    n = len(values)
+    stretch = min(max(12, n // 16), 400)
+    per = []
+    for start in range(0, n, stretch):
+        part = values[max(0, min(start, n - stretch)) : start + stretch]
+        apart = [np.median(np.abs(part[k:] - part[:-k])) for k in (1, 3) if len(part) > k]
+        per.append(1.05 * float(max(apart, default=0.0)))
+    return np.repeat(per, stretch)[:n]
 
 
-def noise(values: np.ndarray) -> float:
-    """The spread from step to step: that of normal numbers with these median differences."""
-    return 1.05 * float(np.median(np.abs(np.diff(values)))) if len(values) > 1 else 0.0
+def level_before(values: np.ndarray, end: int) -> float:
+    """The level of the curve just before row `end`: a median of a tenth of all rows."""
+    width = max(min(5, len(values) // 4 + 1), len(values) // 10)
+    return float(np.median(values[max(0, end - width) : max(1, end)]))
+
+
+def blocks(values: np.ndarray) -> tuple[np.ndarray, int]:
+    """Medians of blocks of rows, some two hundred at most, and how many rows a block has."""
+    width = max(1, math.ceil(len(values) / 200))
+    return medians(values, width, width), width
+
+
+def lowest(values: np.ndarray) -> float:
+    """The lowest level of the curve, a lone low row not counted."""
+    level, _ = blocks(values)
+    return float(medians(level, min(3, len(level))).min())
+
+
+def concordance(values: np.ndarray) -> float:
+    """Kendall's test of a rise, in standard deviations: do later values tend to be higher?"""
+    n = len(values)
+    pairs = sum(float(np.sign(values[i + 1 :] - values[i]).sum()) for i in range(n - 1))
+    return pairs / math.sqrt(n * (n - 1) * (2 * n + 5) / 18) if n > 2 else 0.0
 
 
 # The rules, causes before what follows from them
 
 
-def not_a_number(c: Curve) -> Finding | None:
-    """Whatever is not finite stays so, or the step was lost."""
-    for name, values, at in (
-        ("training loss", c.loss, range(c.n)),
-        ("gradient norm", c.grad_norm[c.norm_at], c.norm_at),
-        ("validation loss", c.val, c.val_at),
-    ):
-        for i, value in zip(at, values, strict=True):
-            if not math.isfinite(value):
-                return Finding(
-                    "NaN",
-                    c.step[i],
-                    f"the {name} is {value} at step {c.step[i]}",
-                    "lower the learning rate, clip the gradients, and look for a division by "
-                    "zero or a logarithm of it in what changed last",
-                )
+def not_a_number(c: Curve, losses: np.ndarray, steps: list) -> Finding | None:
+    """A loss that is not finite, in training or, after finite ones, in validation."""
+    advice = (
+        "lower the learning rate, clip the gradients, and look for a division by zero or a "
+        "logarithm of it in what changed last"
+    )
+    bad = np.flatnonzero(~np.isfinite(losses))
+    if len(bad):
+        step = steps[bad[0]]
+        often = f", and {len(bad) - 1:,} times more" if len(bad) > 1 else ""
+        return Finding("NaN", step, f"the training loss is {losses[bad[0]]} at step {step}{often}", advice)
+    bad = np.flatnonzero(~np.isfinite(c.val))
+    if len(bad) and c.n:
+        step, value = c.step[c.val_at[bad[0]]], c.val[bad[0]]
+        never = len(bad) == len(c.val)  # nobody computed it
+        return Finding("NaN", step, f"the validation loss is {value} at step {step}", advice, never)
     return None
+
+
+def skipped_steps(c: Curve) -> Finding | None:
+    """A gradient norm that is not finite while the loss goes on: loss scaling skips such steps."""
+    bad = c.norm_at[~np.isfinite(c.grad_norm[c.norm_at])]
+    if not len(bad) or len(bad) > 0.5 * len(c.norm_at):
+        return None
+    step = c.step[bad[0]]
+    return Finding(
+        "NaN",
+        step,
+        f"the gradient norm is {c.grad_norm[bad[0]]} in {len(bad):,} of {len(c.norm_at):,} rows, "
+        f"first at step {step}, and the loss goes on",
+        "nothing, if loss scaling skips such steps; otherwise skip them",
+        note=True,
+    )
+
+
+def collapsed(c: Curve) -> Finding | None:
+    """From one row to the next the loss is zero, and stays so: nobody learns that fast."""
+    zero = np.abs(c.loss) <= 1e-4 * c.scale
+    alive = np.flatnonzero(~zero)
+    i = int(alive[-1]) + 1 if len(alive) else 0
+    if c.n - i < 3:
+        return None
+    if i and abs(float(np.median(c.loss[max(0, i - 3) : i]))) < 0.1 * c.scale:
+        return None  # it came down gradually
+    before = f"was {c.loss[i - 1]:.3g} and " if i else ""
+    return Finding(
+        "collapsed",
+        c.step[i],
+        f"the loss {before}is {c.loss[i]:.3g} from step {c.step[i]} on",
+        "look for labels that are all masked, for targets that the model is shown, and for "
+        "16-bit numbers that overflow",
+    )
+
+
+def frozen(c: Curve) -> Finding | None:
+    """The same loss to the last digit: the weights do not move, or nothing depends on them."""
+    if c.n < 8 or np.ptp(c.loss) > 0 or c.first < 0.1:
+        return None
+    return Finding(
+        "plateau from the start",
+        c.step[0],
+        f"the loss is {c.first:.6g} in all {c.n:,} rows, to the last digit",
+        "check that the optimizer has the model's parameters, that gradients reach them, and "
+        "that the rate is not zero",
+    )
 
 
 def accumulating(c: Curve) -> Finding | None:
     """Two similar gradients added are twice as long, and the sum never gets shorter than one."""
     g = c.grad_norm
-    if c.n < FEWEST or not (g[0] > 0 and np.isfinite(g).all()):
+    if c.step[0] > 1 or not (g[0] > 0 and np.isfinite(g).all()):
         return None
     second, next_ones = g[1] / g[0], g[2:5].mean() / g[0]
     least = np.quantile(g[5:], 0.05) / g[0]
-    if c.lr[0] > 0.01:  # a step so long that it may itself have brought a longer gradient
+    if c.has_rate and c.lr[0] > 0.01:  # a step so long that it may itself have brought a longer gradient
         least = g[5:].min() / g[0] - 0.1
-    if second > 1.4 and next_ones > 1.4 and least > 0.7:
+    if 1.4 < second < 3 and next_ones > 1.4 and least > 0.7:
         return Finding(
             "gradients accumulating",
             c.step[1],
@@ -140,128 +256,167 @@ def accumulating(c: Curve) -> Finding | None:
     return None
 
 
-def bad_start(c: Curve, by_rate: bool = False) -> Finding | None:
-    """A loss that rises at once: steps too long, for the moment or for good.
-
-    With `by_rate` a rate that no healthy run has is enough, whatever the loss.
-    """
-    if c.n < 5:
+def bad_start(c: Curve) -> Finding | None:
+    """A loss that rises at once and has not been learned down since: steps too long."""
+    rows = max(12, c.n // 6)
+    i = 1 + int(c.loss[1:rows].argmax())
+    above = int((c.loss[1:rows] > 1.06 * c.first + 2 * c.sigma[0]).sum())
+    surge = above >= 1
+    full_rate = 12 + int(np.nanargmax(c.lr)) if c.has_rate else 0
+    head = c.loss[: max(12, c.n // 15, min(full_rate, c.n // 4))]
+    head = medians(head, min(3, len(head)))
+    up = head[1:] - np.minimum.accumulate(head)[:-1]
+    bounced = float(up.max()) > max(c.bar * float(c.sigma[: len(head)].max()), 0.06 * c.first)
+    early = float(np.median(c.loss[rows // 2 : 2 * rows]))
+    rises_on = c.end > 1.15 * max(c.first, early) and slow_rise(c) is not None
+    learned = c.end < LEARNED * c.first
+    lasting = above >= max(5, 0.05 * c.n)
+    rate = float(np.nanquantile(c.lr[: c.n // 3 + 1], 0.8)) if c.has_rate else 0.0
+    cold = c.has_rate and c.lr[0] > 0.6 * rate
+    too_long = c.n >= 50 and c.end > 0.55 * c.first
+    too_long = too_long and rate >= (COLD_RATE if cold else 0.15)
+    if rises_on or not (too_long or ((surge or bounced) and (lasting or not learned))):
         return None
-    i, peak = c.peak_at_start()
-    surge = peak > SURGE * c.first + 2 * c.noise
-    surge = surge or c.bounce() > max(BOUNCE[0] * c.noise, BOUNCE[1] * c.first)
-    rate = float(np.nan_to_num(np.quantile(c.lr[: c.n // 3 + 1], 0.8)))
-    rises_on = c.end > SURGE * c.first and c.end > 1.15 * around(c.loss, c.n // 2)
-    cold = c.lr[0] > 0.6 * rate > 0
-    too_long = rate > HIGH_RATE and c.end > 0.55 * c.first
-    if by_rate:
-        too_long = rate > RARE_RATE or (cold and rate >= COLD_RATE)
-    if rises_on or not (surge or (c.n >= 50 and too_long)):
-        return None
-    constant = np.nanmin(c.lr) > 0.99 * rate
-    lost = c.end > 0.7 * c.first
-    what = f"the loss, at first {c.first:.2f}, rises to {peak:.2f}"
-    what = what if surge else "the loss falls less than it could"
-    if cold and rate < HOPELESS_RATE and not (constant and lost):
+    if surge:
+        what = f"the loss, at first {c.first:.2f}, rises to {c.loss[i]:.2f}"
+    elif bounced:
+        i = 1 + int(up.argmax())
+        what = f"the loss, down to {head[: i].min():.2f}, rises to {c.loss[i]:.2f}"
+    else:
+        what = f"the loss, at first {c.first:.2f}, falls less than it could"
+    what += f"; it is {c.end:.2f} at the end"
+    constant = c.has_rate and np.nanmin(c.lr) > 0.99 * rate
+    if cold and rate < HOPELESS_RATE and not (constant and c.end > 0.7 * c.first):
         return Finding(
             "no warmup",
             c.step[i],
-            f"the rate is {c.lr[0]:.2g} from the first step on and {what}; it is now {c.end:.2f}",
+            f"the rate is {c.lr[0]:.2g} from the first step on, and {what}",
             "let the rate grow over the first 5 % of the steps (--warmup-steps)",
         )
     return Finding(
         "learning rate too high",
         c.step[i],
-        f"at rates up to {rate:.2g} {what}; it is now {c.end:.2f}",
+        f"at rates up to {rate:.2g} {what}" if c.has_rate else what,
         "divide the learning rate by ten, then find the highest that trains well",
     )
 
 
 def rise(c: Curve) -> Finding | None:
     """The loss went up after it had come down: slowly, for a moment, or for good."""
-    if c.n < FEWEST:
-        return None
     slow = slow_rise(c)
     i = sudden_rise(c)
     if i is None:
-        return slow or begun_anew(c)
-    base, after = c.before(i), c.loss[i:]
-    lone = float(after[0]) - base > SPIKE[0] * c.noise  # or a rise that hides in the noise
-    top = float(after[:8].max() if lone else np.median(after[:15]))
-    height = top - base
-    width = min(len(after), 3 if lone else 9)
+        return slow
+    base, after = level_before_jump(c.loss, i), c.loss[i:]
+    top = float(np.median(after[:3]))
+    height = max(top - base, 1e-9)
+    at_end = level_before(after, len(after))
+    left = (at_end - base) / height
+    if slow and (left > 1.2 or base - lowest(c.loss[:i]) > 0.5 * height):
+        return slow  # it went on, or was on its way up already
+    width = min(3, len(after))
     low = np.flatnonzero(medians(after, width) < base + height / 2)
     length = int(low[0]) if len(low) else len(after)  # rows until half of it is gone
-    left = max(0.0, around(c.loss[i:], c.n - i) - base) / height
-    if slow and left > 1.2:
-        return slow  # and did not stop there
-    if slow and base - medians(c.loss[:i], 8).min() > 0.08 * c.first + 1.5 * c.noise:
-        return slow  # it was on its way up already
-    begins_anew = restarted(c, i)
     g = c.grad_norm
-    longer = float(g[max(0, i - 1) : i + 3].max() / np.median(g[max(0, i - 15) : i]))  # or NaN
-    at_once = not lone or c.loss[i] - base > 0.5 * height
+    usual = np.median(g[max(0, i - 15) : i])
+    jolt = float(g[max(0, i - 1) : i + 3].max() / usual) if usual > 0 else math.nan  # or NaN
+    clue = restarted(c, i)
+    at_once = c.loss[i] - base > 0.5 * height
     tail = float(np.median(after[4:12])) - base if len(after) > 12 else 0.0
-    learned_down = tail > max(0.1 * height, 1.5 * c.noise)
-    learned_down = learned_down and (left < 0.7 or (left < 1 and (longer < 1.3 or c.n - i < 40)))
-    pushed = longer > JOLT or c.lr[max(0, i - 2) : i + 2].max() > 1.5 * c.lr[: max(1, i - 2)].max()
+    learned_down = tail > max(0.1 * height, 1.5 * c.sigma[i])
+    learned_down = learned_down and (left < 0.7 or (left < 1 and (jolt < 1.3 or c.n - i < 40)))
+    pushed = jolt > JOLT or c.has_rate and c.lr[max(0, i - 2) : i + 2].max() > 1.5 * c.lr[: i - 1].max()
     familiar = top < 1.15 * c.first  # a batch of noise costs more than guessing
-    if begins_anew or (at_once and learned_down and familiar and not pushed):
-        clue = f"; {begins_anew}" if begins_anew else ", with neither rate nor gradient to blame"
+    if clue or (at_once and learned_down and familiar and not pushed):
+        clue = f"; {clue}" if clue else ""
         return Finding(
             "jump at a restart",
             c.step[i],
-            f"the loss was {base:.2f}, is {c.loss[i]:.2f} from one step to the next, and is "
-            f"learned down again over the next steps{clue}",
+            f"the loss was {base:.2f}, is {top:.2f} in the rows from step {c.step[i]} on, and is "
+            f"{at_end:.2f} at the end{clue}",
             "restore everything that moves: weights, optimizer, schedule, data position",
         )
-    learned = max(c.first - base, 0.1 * c.first)
-    unsure = 2 * c.noise / math.sqrt(max(5, len(after) // 10))  # where the loss lies at the end
-    if left * height > LOST * learned + unsure:
+    learned = max(c.first - base, 0.1 * c.scale)
+    unsure = 2 * float(c.sigma[-1]) / math.sqrt(max(3, len(after) // 10))
+    if left * height > 0.15 * learned + unsure:
         return Finding(
             "spike and lost",
             c.step[i],
-            f"the loss was {base:.2f}, rose to {top:.2f}, and is {c.end:.2f} at the end",
+            f"the loss was {base:.2f}, rose to {top:.2f}, and is {at_end:.2f} at the end",
             "go back to a checkpoint before that step, with a lower rate or clipping",
         )
+    return recovered(c, i, base, top, length)
+
+
+def recovered(c: Curve, i: int, base: float, top: float, length: int) -> Finding:
+    """A spike that went away; a note if it took no more than two rows."""
+    rows = f"{max(1, length)} row{'s' if length > 1 else ''}"
     return Finding(
         "spike and recovered",
         c.step[i],
-        f"the loss was {base:.2f}, rose to {top:.2f}, and was back after about "
-        f"{max(1, length)} steps",
+        f"the loss was {base:.2f}, rose to {top:.2f}, and was back after {rows}",
         "look at the batches of these steps; clip the gradients (--clip)",
+        note=length <= 2 or top - base < 0.2 * c.scale,
     )
 
 
+def level_before_jump(loss: np.ndarray, i: int) -> float:
+    return float(np.median(loss[max(0, i - 10) : i]))
+
+
 def sudden_rise(c: Curve) -> int | None:
-    """The row where the loss leaves its level upwards, the highest such rise of the run."""
-    start = max(10, c.n // 12)
-    if c.n < start + 5:
+    """The row where the loss leaves its level upwards and stays there for some rows."""
+    start = 3 if c.n < FEWEST else max(10, c.n // 12 if not c.no_beginning() else 0)
+    if c.n < start + 4:
         return None
-    past = medians(c.loss[start - 10 : -1], 10)  # of the ten rows before each
-    here = c.loss[start:]
-    local = 1.05 * medians(np.abs(np.diff(c.loss[:-1])), start - 1, every=5)
-    spread = np.maximum(c.noise, np.repeat(local, 5)[: len(here)])
-    usual = np.median(c.grad_norm)  # NaN when not logged, and then nothing is longer
-    jolted = np.convolve(c.grad_norm > JOLT * usual, np.ones(12))[start : c.n] > 0
-    bar = np.where(jolted, 0.6, 1.0)  # a rise just after a long gradient needs less to be one
-    for k in range(1, len(c.val)):  # and so does one that validation sees, too
-        if c.val[k] - c.val[k - 1] > 0.05 * c.first:
-            bar[max(0, c.val_at[k - 1] - start) : max(0, c.val_at[k] - start)] = 0.6
-    one, height = here - past, np.full(len(here), -np.inf)
-    for width, (noises, firsts) in ((1, SPIKE), (5, LEVEL), (15, LASTING)):
-        if width <= len(here):
-            up = medians(here, width) - past[: len(here) - width + 1]
-            enough = (np.maximum(noises * spread, firsts * c.first) * bar)[: len(up)]
-            height[: len(up)] = np.maximum(height[: len(up)], np.where(up > enough, up, -np.inf))
-    best = int(height.argmax())
-    if height[best] == -np.inf:
+    best, where, height = 0.0, None, 0.0
+    longer = np.full(c.n - start, -np.inf)  # above the last ten rows only: an easy stretch has ended
+    long_past = min(c.n // 50, 200)
+    if long_past > 10:
+        every = long_past // 10
+        levels = np.repeat(medians(c.loss, long_past, every), every)
+        at = np.arange(start, c.n) - long_past
+        longer = np.where(at >= 0, levels[np.clip(at, 0, len(levels) - 1)], -np.inf)
+    for width in (3, 8, 20):
+        past_rows = min(10, start)
+        if c.n < start + width:
+            break
+        past = medians(c.loss[: c.n - width], past_rows)[start - past_rows :]
+        past = np.maximum(past, longer[: len(past)])
+        here = medians(c.loss[start:], width)
+        m = min(len(past), len(here))
+        up, sigma = here[:m] - past[:m], c.sigma[start : start + m]
+        error = sigma * math.sqrt(1.57 * (1 / width + 1 / past_rows))
+        enough = np.maximum(c.bar * error, c.material)
+        if c.n < FEWEST:
+            enough = np.maximum(enough, 0.5 * past[:m])
+        ratio = np.where(enough > 0, up / enough, 0.0)
+        k = int(ratio.argmax())
+        if ratio[k] > max(1.0, best):
+            best, where = float(ratio[k]), start + k
+            height = up[k]
+    if where is None:
         return None
-    height = height[best]
-    if height < SPIKE[0] * spread[best]:
-        return start + best  # too low to see its first step in the noise
-    near = range(max(0, best - 8), min(len(one), best + 5))
-    return start + next((k for k in near if one[k] > 0.3 * height), best)
+    near = range(max(3, where - 4), min(c.n - 3, where + 9))  # where three rows differ most from three
+    steps = [np.median(c.loss[k : k + 3]) - np.median(c.loss[k - 3 : k]) for k in near]
+    k = near[int(np.argmax(steps))]
+    return k + int(c.loss[k] < c.loss[k - 1] + 0.1 * height)
+
+
+def lone_spike(c: Curve) -> Finding | None:
+    """One row or two far above their neighbours on both sides."""
+    if c.n < 12:
+        return None
+    around = medians(c.loss, 9)
+    around = np.concatenate([around[:1].repeat(4), around, around[-1:].repeat(4)])
+    up = c.loss - around
+    up[: max(10, c.n // 12)] = 0
+    up[-2:] = 0
+    ratio = up / np.maximum(c.bar * c.sigma, c.material)
+    i = int(ratio.argmax())
+    if ratio[i] < 1:
+        return None
+    return recovered(c, i, float(around[i]), float(c.loss[i]), 1)
 
 
 def restarted(c: Curve, i: int) -> str:
@@ -277,247 +432,239 @@ def restarted(c: Curve, i: int) -> str:
 
 def begun_anew(c: Curve) -> Finding | None:
     """The rate climbs a second time; the loss shows nothing of it."""
-    change = np.diff(c.lr)  # NaN when not logged
+    change = np.diff(c.lr)
     falls = np.flatnonzero(change < 0)
     if not len(falls):
         return None
     i = int(falls[0]) + int(change[falls[0] :].argmax()) + 1
-    if restarted(c, i):
-        return Finding(
-            "jump at a restart",
-            c.step[i],
-            f"the learning rate, {c.lr[:i].min():.2g}, climbs again at step {c.step[i]}",
-            "restore everything that moves: weights, optimizer, schedule, data position",
-        )
-    return None
+    if not restarted(c, i):
+        return None
+    return Finding(
+        "jump at a restart",
+        c.step[i],
+        f"the learning rate, {c.lr[i - 1]:.2g}, climbs again at step {c.step[i]}; the loss does not",
+        "if a restart did that and no schedule, restore the schedule with everything else that moves",
+        note=True,
+    )
 
 
 def slow_rise(c: Curve) -> Finding | None:
-    """Up over many steps and still up: no single batch did that."""
-    width = max(12, c.n // 20)
-    smooth = medians(c.loss, width, every=width // 4)
+    """Up over many rows and still up: no single batch did that."""
+    level, width = blocks(c.loss)
+    k = min(max(3, len(level) // 20), len(level))
+    smooth = medians(level, k)
     low = int(smooth.argmin())
-    last = float(np.median(c.loss[-width:]))
-    risen, unsure = last - smooth[low], c.noise / math.sqrt(width)
-    val = c.val[-2:].min() - c.val.min() if len(c.val) > 3 else 0.0  # without the batches' noise
-    alone = risen > max(0.08 * c.first, 6 * unsure + 0.03 * c.first)
-    if not alone and not (val > 0.08 * c.first and risen > max(0.04 * c.first, 3 * unsure)):
+    since = level[low:]
+    if len(since) < 6:
+        return None
+    last = float(np.median(level[-k:]))
+    risen = last - float(smooth[low])
+    error = float(np.median(spread(since))) * math.sqrt(2 * 1.57 / k)
+    perfect = concordance(np.arange(len(since)))
+    if risen < max(1.4 * c.material, 4 * error) or concordance(since) < min(4, 0.85 * perfect):
         return None
     return Finding(
         "diverging",
-        c.step[low * (width // 4) + width // 2],
+        c.step[min(c.n - 1, low * width + width // 2)],
         f"the loss has risen from {smooth[low]:.2f} to {last:.2f}, over many steps",
         "stop; lower the learning rate, and check the sign of the loss and of the update",
     )
 
 
+def worse_than_guessing(c: Curve) -> Finding | None:
+    """Above what guessing costs, by far, and not coming down: the weights are lost."""
+    most = 1.3 * math.log(c.vocab) if c.vocab else WORST
+    level, _ = blocks(c.loss)
+    if float(np.median(level)) < most or c.end < most or concordance(level) < -2:
+        return None
+    return Finding(
+        "diverging",
+        c.step[0],
+        f"the loss is {c.end:.2f} and does not come down; guessing costs less",
+        "go back to a checkpoint from before, with a lower rate or clipping",
+    )
+
+
 def too_low(c: Curve) -> Finding | None:
     """What is learned is in proportion to the rate: twice the rate would go twice as far."""
-    if not settled(c) or c.end < 0.75 * c.first or c.dead:
+    if not settled(c) or c.end < 0.75 * c.first or c.dead or c.rate >= LOW_RATE:
         return None
-    rate, fallen = c.lr.max(), c.first - c.end
-    way = np.cumsum(c.lr)
+    fallen = c.first - c.end
+    way = np.nancumsum(c.lr)
     half = int(np.searchsorted(way, way[-1] / 2))
-    second_half = around(c.loss, half + 3) - c.end
-    steady = second_half > 0.3 * fallen
-    if rate < LOW_RATE and (steady or c.end > 0.9 * c.first):
-        return Finding(
-            "learning rate too low",
-            c.step[0],
-            f"after {c.n} steps at rates up to {rate:.2g} the loss went from {c.first:.2f} to "
-            f"{c.end:.2f} and has not begun to bend",
-            "multiply the learning rate by ten",
-        )
-    return None
+    second_half = level_before(c.loss, half + 3) - c.end
+    if not (second_half > 0.3 * fallen or c.end > 0.9 * c.first):
+        return None
+    return Finding(
+        "learning rate too low",
+        c.step[0],
+        f"after {c.n:,} rows at rates up to {c.rate:.2g} the loss went from {c.first:.2f} to "
+        f"{c.end:.2f} and has not begun to bend",
+        "multiply the learning rate by ten",
+    )
 
 
 def plateau(c: Curve) -> Finding | None:
     """The loss stays where it was, or where the frequencies of the tokens take it."""
-    if not settled(c) or c.end < UNLEARNED * c.first:
+    guess = math.log(c.vocab) if c.vocab else FREQUENCIES / 0.93
+    ignorant = c.low > 0.93 * guess  # wherever the log begins
+    if not ignorant and (c.no_beginning() or not settled(c) or c.end < UNLEARNED * c.first):
         return None
-    start, end = int(0.35 * c.n), int(0.75 * c.n)  # past the descent, before the rate is gone
-    slope = np.polyfit(np.arange(c.n - start), c.loss[start:], 1)[0]
-    fall = -slope * (c.n - start)
-    unsure = c.noise * math.sqrt(12 / (c.n - start))  # the standard error of that
-    enough = max(FLAT * (c.first - c.end), 0.005 * c.first)
-    at = [k for k, i in enumerate(c.val_at) if start <= i < end]
-    if at and c.val_at[at[-1]] - c.val_at[at[0]] > 0.15 * c.n:  # which has no noise of batches
-        flat = c.val[at[0]] - c.val[at[-1]] < enough
-    else:
-        flat = fall + unsure < 2 * enough
-    if not flat and not c.dead:
+    start = int(0.2 * c.n)
+    x, y = np.arange(c.n - start), c.loss[start:]
+    level, width = blocks(y)
+    where = np.arange(len(level)) * width
+    slope = float(np.polyfit(where, level, 1)[0])
+    fall = -slope * len(x)
+    unsure = 2 * float(np.median(spread(level))) * math.sqrt(12 / len(level))
+    if fall + unsure > 0.05 * (c.first - c.end) + 0.02 * c.first and not c.dead:
         return None
-    early = around(c.loss, start)
+    early = level_before(c.loss, start + 3)
     return Finding(
         "plateau from the start",
         c.step[0],
         f"the loss began at {c.first:.2f}, was {early:.2f} at step {c.step[start]} and "
-        f"is {c.end:.2f}: no more than the tokens' frequencies",
+        f"is {c.end:.2f} at the end: no more than the tokens' frequencies",
         "check that inputs and targets belong together and that gradients reach all weights",
     )
 
 
 def settled(c: Curve) -> bool:
     """Enough steps at the full rate to expect that something has been learned."""
-    if c.n < 100 or not np.isfinite(c.lr).all():
-        return c.n >= 100
-    return c.n - int(c.lr.argmax() if c.lr.max() > 0 else 0) > 50
+    peak = int(np.nanargmax(c.lr)) if c.has_rate else 0
+    return c.n - peak > 50 and c.n >= 100 or c.n - peak >= 12 and c.step[-1] - c.step[peak] >= 1000
 
 
 def leak(c: Curve) -> Finding | None:
     """Validation falls with a training loss that only comes from having seen the text."""
-    if len(c.val) < 3 or c.n < FEWEST:
-        return None
     val = float(np.median(c.val[-3:]))
-    at = c.val_at[-2]
+    at = int(c.val_at[-2])
     train = float(np.median(c.loss[max(0, at - 20) : at + 20]))
-    falling = c.end < 0.88 * around(c.loss, int(0.65 * c.n)) or val < 0.1 * c.first
-    same = val - train < 0.06 * c.first
-    better = val < 0.7 * train and train - val > 0.05 * c.first
-    if better or (val < TOO_GOOD * c.first and same and falling):
-        return Finding(
-            "leak",
-            c.step[next(i for i, v in zip(c.val_at, c.val) if v <= 2 * val or v <= 0.5 * c.first)],
-            f"the validation loss is {val:.2f}, where training has {train:.2f} and guessing "
-            f"{c.first:.2f}: unseen text is not as predictable as that",
-            "check that no text of the validation split is in the training split",
-        )
-    return None
+    by_heart = c.end < 0.35 * c.first and c.end < 0.75 * level_before(c.loss, c.n // 2)
+    if not by_heart or val - train > 0.06 * c.first:
+        return None
+    since = next(i for i, v in zip(c.val_at, c.val) if v <= 2 * val or v <= 0.5 * c.first)
+    return Finding(
+        "leak",
+        c.step[since],
+        f"the validation loss is {val:.2f} where training has {train:.2f}, which fell from "
+        f"{level_before(c.loss, c.n // 2):.2f} in the second half of the run as if learned by heart",
+        "check that no text of the validation split is in the training split",
+    )
 
 
 def memorising(c: Curve) -> Finding | None:
     """Validation turns up while training falls: what is learned now is the text itself."""
-    if len(c.val) < 4:
+    at, val = c.val_at[np.isfinite(c.val)], c.val[np.isfinite(c.val)]
+    low = int(val.argmin())
+    now = float(np.median(val[-3:])) if len(val) > 8 else float(val[-2:].min())
+    around = c.loss[max(0, at[low] - c.n // 50 - 2) : at[low] + c.n // 50 + 2]
+    then = float(np.median(around))
+    noise = float(np.median(spread(val[low:]))) if len(val) - low > 2 else 0.0
+    risen = now - float(val[low])
+    if low > len(val) - 3 or risen < 0.03 * val[low] or concordance(val[low:]) < 1.6:
         return None
-    low = int(c.val.argmin())
-    now = float(c.val[-2:].min())
-    train_then = float(np.median(c.loss[max(0, c.val_at[low] - 10) : c.val_at[low] + 10]))
-    if low < len(c.val) - 2 and now > TURN * c.val[low] and c.end < 0.97 * train_then:
-        return Finding(
-            "memorising",
-            c.step[c.val_at[low]],
-            f"since then validation rose from {c.val[low]:.2f} to {now:.2f} while training "
-            f"fell from {train_then:.2f} to {c.end:.2f}",
-            "stop there; more text, dropout, weight decay or a smaller model",
-        )
-    return None
+    if risen < 2 * noise or not (c.end < 0.97 * then or c.end < 0.3 * now):
+        return None
+    return Finding(
+        "memorising",
+        c.step[at[low]],
+        f"since then validation rose from {val[low]:.2f} to {now:.2f}, while training went "
+        f"from {then:.2f} to {c.end:.2f}",
+        "stop there; more text, dropout, weight decay or a smaller model",
+    )
 
 
-def diagnose(metrics: list[dict]) -> list[Finding]:
-    """Name what is wrong with a run, from the rows of its metrics.jsonl; [] when healthy.
+def no_warmup_yet_well(c: Curve) -> Finding | None:
+    """A high rate from the first step on, which the loss does not show."""
+    if c.lr[0] < 0.03 or c.lr[0] < 0.9 * c.rate:
+        return None
+    return Finding(
+        "no warmup",
+        c.step[0],
+        f"the rate is {c.lr[0]:.2g} from the first step on; the loss shows nothing of it",
+        "let the rate grow over the first 5 % of the steps (--warmup-steps)",
+        note=True,
+    )
 
-    The most important finding comes first. Works on the first part of a run as well.
-    """
-    rows = {row["step"]: row for row in metrics if row.get("train_loss") is not None}
+
+#: (name as said when it cannot be asked, rule, what it needs), in the order of the findings.
+#: Of a group only the first that finds something speaks: what follows would be its consequence.
+RULES = (
+    (
+        ("collapsed", collapsed, ("4",)),
+        ("the same loss all along", frozen, ("8",)),
+        ("gradients accumulating", accumulating, ("20", "a beginning", "every step", "gradient norms")),
+        ("learning rate too high, no warmup", bad_start, ("12", "a beginning")),
+        ("diverging, spike, jump", rise, ("8",)),
+        ("worse than guessing", worse_than_guessing, ("8",)),
+        ("learning rate too low", too_low, ("20", "a beginning", "rates")),
+        ("plateau from the start", plateau, ("20",)),
+    ),
+    (
+        ("leak", leak, ("20", "a beginning", "validation")),
+        ("memorising", memorising, ("8", "validation")),
+    ),
+    (("a rate too high without warmup", no_warmup_yet_well, ("20", "a beginning", "every step", "rates")),),
+    (("a lone spike", lone_spike, ("12",)),),
+    (("a schedule that begins anew", begun_anew, ("8", "rates")),),
+    (("steps that were skipped", skipped_steps, ("gradient norms",)),),
+)
+
+
+def prepared(metrics: list[dict], vocab: int | None) -> tuple[list[dict], Curve | None]:
+    """The rows with a loss in the order of their steps, and the curve of the finite ones."""
+    rows = {row["step"]: row for row in metrics if present(row, "train_loss")}
     rows = [rows[step] for step in sorted(rows)]  # a step that was repeated counts once
+    finite = [row for row in rows if math.isfinite(number(row["train_loss"]))]
+    return rows, Curve(finite, vocab) if finite else None
+
+
+def not_asked(c: Curve) -> dict[str, list[str]]:
+    """The rules that cannot be asked of this log, by the reason."""
+    reasons: dict[str, list[str]] = {}
+    for name, _, needs in (rule for group in RULES for rule in group):
+        reason = next(filter(None, map(c.lacks, needs)), "")
+        if reason:
+            reasons.setdefault(reason, []).append(name)
+    return reasons
+
+
+def diagnose(metrics: list[dict], vocab: int | None = None) -> list[Finding]:
+    """Name what is wrong with a run, from rows like those of metrics.jsonl; [] when healthy.
+
+    A row needs `step` and `train_loss`; `val_loss`, `lr`, `grad_norm` and `seconds` are used where
+    they are there. `vocab`, the number of tokens, tells what guessing costs. The most important
+    finding comes first and notes last. Works on the first part of a run as well.
+    """
+    rows, c = prepared(metrics, vocab)
     if not rows:
         return []
-    c = Curve(rows)
-    found = [not_a_number(c)]
-    if found[0]:
-        c = Curve([row for row in rows if math.isfinite(number(row["train_loss"]))] or rows[:1])
-    if c.n >= 2 and math.isfinite(c.first):
-        start = [finding for finding in (accumulating(c), bad_start(c)) if finding]
-        later = rise(c) or bad_start(c, by_rate=True) or too_low(c) or plateau(c)
-        found += start or [later]
-        found += [leak(c) or memorising(c)] if np.isfinite(c.val).all() else []
-    return [finding for finding in found if finding]
-
-
-# The command
-
-
-def read_metrics(folder: Path) -> list[dict]:
-    """The rows of a run's metrics.jsonl; UsageError when there are none to read."""
-    path = folder / "metrics.jsonl"
-    try:
-        lines = path.read_bytes().decode("utf-8").splitlines()
-    except FileNotFoundError:
-        raise UsageError(f"there is no {path}; give the folder of a training run") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read ({error})") from None
-    rows = []
-    for i, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-            number_of_step, loss = row["step"], row["train_loss"]
-            if isinstance(number_of_step, bool) or not isinstance(number_of_step, int):
-                raise ValueError("step")
-            if loss is not None and math.isnan(number(loss)) and not isinstance(loss, float):
-                raise ValueError("train_loss")
-        except (ValueError, KeyError, TypeError, RecursionError):
-            if i == len(lines) and rows:
-                break  # the run was killed while it wrote this line
-            raise UsageError(
-                f"line {i} of {path} is not a row with step and train_loss; not a training run?"
-            ) from None
-        rows.append(row)
-    if not rows:
-        raise UsageError(f"{path} is empty; the run has not made a step")
-    return rows
-
-
-def draw(metrics: list[dict], findings: list[Finding], path: Path) -> None:
-    """The loss, the gradient norm and the rate of a run, and where each finding began."""
-    from p01_autograd.lab.figures import BROKEN, HEALTHY, REFERENCE, subplots
-
-    figure, (loss, grad_norm, lr) = subplots(3, 1, height=6.4)
-    for ax, name in ((loss, "train_loss"), (grad_norm, "grad_norm"), (lr, "lr")):
-        points = [(row["step"], number(row.get(name))) for row in metrics]
-        points = [point for point in points if math.isfinite(point[1])]
-        if points:
-            ax.plot(*zip(*points), color=HEALTHY, lw=0.8, alpha=0.6)
-        for finding in findings:
-            ax.axvline(finding.step, color=BROKEN, lw=1.2, ls="--")
-    val = [(row["step"], number(row.get("val_loss"))) for row in metrics]
-    val = [point for point in val if math.isfinite(point[1])]
-    if val:
-        loss.plot(*zip(*val), color=REFERENCE, marker=".", lw=1, label="validation")
-        loss.legend(loc="upper right")
-    losses = [number(row["train_loss"]) for row in metrics]
-    finite = [value for value in losses if math.isfinite(value)]
-    if finite and 0 < min(finite) and max(finite) > 3 * finite[0]:
-        loss.set_yscale("log")
-    for k, finding in enumerate(findings):
-        loss.annotate(
-            finding.name,
-            (finding.step, 0.95 - 0.12 * k),
-            (4, 0),
-            ("data", "axes fraction"),
-            "offset points",
-            color=BROKEN,
-            va="top",
+    losses = np.array([number(row["train_loss"]) for row in rows])
+    if c is None:
+        c = Curve([rows[0] | {"train_loss": 0.0}])
+        return [not_a_number(c, losses, [row["step"] for row in rows])]
+    found = [not_a_number(c, losses, [row["step"] for row in rows])]
+    for group in RULES:
+        for _, rule, needs in group:
+            if not any(map(c.lacks, needs)):
+                finding = rule(c)
+                if finding:
+                    found.append(finding)
+                    break
+    found = [finding for finding in found if finding]
+    found = [finding for finding in found if not finding.note] + [
+        finding for k, finding in enumerate(found)
+        if finding.note and finding.name not in [other.name for other in found[:k]]
+    ]
+    if len(rows) < FEWEST and all(finding.note for finding in found):
+        found.append(
+            Finding(
+                "too few rows",
+                rows[-1]["step"],
+                f"{len(rows)} rows; a curve says something from {FEWEST} on",
+                "log more often, or wait",
+                note=True,
+            )
         )
-    loss.set(ylabel="nats per token", title="healthy" if not findings else findings[0].name)
-    grad_norm.set(ylabel="gradient norm")
-    lr.set(ylabel="rate", xlabel="step")
-    figure.savefig(path)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """The command line; 0 for a healthy run, 1 with findings, 2 when it cannot be read."""
-    print_anything()
-    parser = Parser(
-        prog="python -m p06_training.doctor", description="Read the curve of a training run."
-    )
-    parser.add_argument("run", metavar="RUN_DIR", help="its folder, with metrics.jsonl")
-    folder = Path(parser.parse_args(argv).run)
-    try:
-        metrics = read_metrics(folder)
-        findings = diagnose(metrics)
-        draw(metrics, findings, folder / "doctor.png")
-    except UsageError as error:
-        parser.error(str(error))
-    except OSError as error:
-        parser.error(f"cannot write to {folder} ({error.strerror or error})")
-    for finding in findings:
-        print(f"{finding.name}, from step {finding.step}: {finding.evidence}")
-        print(f"    try: {finding.advice}")
-    if not findings:
-        print(f"healthy: {len(metrics)} steps, nothing found")
-    print(f"figure: {folder / 'doctor.png'}")
-    return 1 if findings else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return found
