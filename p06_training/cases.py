@@ -6,6 +6,7 @@ thresholds in doctor.py were chosen while looking at seeds below HELD_OUT, never
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import random
@@ -22,7 +23,8 @@ from p03_bpe import CharTokenizer, RegexTokenizer
 from p03_bpe.corpus import load_corpus
 
 from .build import Trainer
-from .doctor import diagnose
+from .doctor import Finding, diagnose
+from .logs import read_log
 from .train import build_model, build_optimizer
 
 HELD_OUT = 5000
@@ -291,9 +293,65 @@ CASES = {
 }
 
 
-def named_right(case: str, names: list[str]) -> bool:
-    """Whether the first finding is the illness, or a healthy run has none."""
-    return not names if case.startswith("healthy") else names[:1] == [case]
+def named_right(right: set[str], findings: list[Finding]) -> bool:
+    """Whether the first finding is one of the right names; a healthy run has no alarm."""
+    if "healthy" in right:
+        return all(finding.note for finding in findings)
+    return bool(findings) and findings[0].name in right
+
+
+def means(rows: list[dict], k: int) -> list[dict]:
+    """The run as if it had been logged as means over k rows."""
+    out = []
+    for i in range(0, len(rows) - k + 1, k):
+        part, row = rows[i : i + k], {"step": rows[i + k - 1]["step"]}
+        for name in ("train_loss", "lr", "grad_norm", "seconds"):
+            values = [row[name] for row in part if name in row]
+            row |= {name: sum(values) / len(values)} if values else {}
+        vals = [row["val_loss"] for row in part if "val_loss" in row]
+        out.append(row | ({"val_loss": vals[-1]} if vals else {}))
+    return out
+
+
+ALTERED = {
+    "as logged": lambda rows: rows,
+    "second half": lambda rows: rows[len(rows) // 2 :],
+    "first 5 % cut off": lambda rows: rows[math.ceil(0.05 * len(rows)) :],
+    "means of 10": lambda rows: means(rows, 10),
+    "means of 50": lambda rows: means(rows, 50),
+}
+
+
+def judge_public(folder: Path, part: slice) -> None:
+    """Judge the logs that `labels.csv` in this folder names: NAME.csv.gz or any file NAME.*.
+
+    Its columns: name, kind and label; `a | b` means that either is right, `ambiguous` that an
+    alarm is no error, and kind `excerpt` that it is a part of a run.
+    """
+    counts: dict[tuple, list[int]] = {}
+    with open(folder / "labels.csv", encoding="utf-8") as file:
+        labels = list(csv.DictReader(file))[part]
+    for line in labels:
+        name, label = line["name"], line["label"]
+        path = next(path for path in sorted(folder.glob(f"{name}.*")))
+        rows = read_log(path).rows
+        group = "excerpt" if line["kind"] == "excerpt" and label != "ambiguous" else "ill"
+        group = label if label in ("healthy", "ambiguous") else group
+        for how, alter in ALTERED.items():
+            kept = alter(rows)
+            if not kept:
+                continue
+            findings = diagnose(kept)
+            right = {"healthy"} if label == "ambiguous" else set(map(str.strip, label.split("|")))
+            good = named_right(right, findings)
+            count = counts.setdefault((group, how), [0, 0])
+            count[0], count[1] = count[0] + good, count[1] + 1
+            if not good:
+                said = [f"{f.name}{' (note)' * f.note} at {f.step}: {f.evidence}" for f in findings]
+                print(f"{name}, {how}, {len(kept):,} rows, {label}: {'; '.join(said) or 'healthy'}")
+    for (group, how), (good, all_of_them) in sorted(counts.items()):
+        what = "without an alarm" if group in ("healthy", "ambiguous") else "named right"
+        print(f"{group:10}{how:20}{good:4} of {all_of_them} {what}")
 
 
 def recorded(case: str, seed: int, folder: Path) -> list[dict]:
@@ -313,16 +371,27 @@ def main(argv: list[str] | None = None) -> int:
     add("--each", type=at_least(1), default=4, metavar="N", help="runs a case; default: 4")
     add("--first", type=at_least(0), default=HELD_OUT, metavar="SEED", help="default: %(default)s")
     add("--keep", default="runs/p06_cases", metavar="DIR", help="where the curves are kept")
+    add("--public", metavar="DIR", help="judge the logs in DIR that its labels.csv names, instead")
+    add("--part", choices=["all", "even", "odd"], default="all", help="which lines of labels.csv")
     args = parser.parse_args(argv)
+    if args.public:
+        part = {"all": slice(None), "even": slice(0, None, 2), "odd": slice(1, None, 2)}[args.part]
+        judge_public(Path(args.public), part)
+        return 0
     jobs = [(case, args.first + i) for case in CASES for i in range(args.each)]
     said: dict[str, list] = {case: [] for case in CASES}
     for case, seed in tqdm(jobs, unit="run", mininterval=0.1 if sys.stderr.isatty() else 10):
         findings = diagnose(recorded(case, seed, Path(args.keep)))
-        said[case].append([finding.name for finding in findings])
+        said[case].append(findings)
     right = {True: 0, False: 0}  # by whether healthy
     for case, lists in said.items():
-        good = [named_right(case, names) for names in lists]
-        wrong = [" + ".join(names) or "healthy" for ok, names in zip(good, lists) if not ok]
+        right_names = {"healthy"} if case.startswith("healthy") else {case}
+        good = [named_right(right_names, findings) for findings in lists]
+        wrong = [
+            " + ".join(finding.name for finding in findings) or "healthy"
+            for ok, findings in zip(good, lists)
+            if not ok
+        ]
         right[case.startswith("healthy")] += sum(good)
         print(f"{case:24}{sum(good):3} of {len(lists)}   {'; '.join(wrong)}".rstrip())
     healthy = sum(len(lists) for case, lists in said.items() if case.startswith("healthy"))

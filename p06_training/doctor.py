@@ -1,9 +1,9 @@
 """Read a training curve: python -m p06_training.doctor PATH [--vocab N]
 
-A rule looks at one thing in the rows of a run and gives a Finding or nothing. What a rule cannot know
-from this log it is not asked: RULES says what each needs. A loss is compared with the run's own noise,
-measured where the question is asked, and with the run's own scale; a bar grows with the number of
-rows that are looked at. DOCTOR.md gives the reason of each rule.
+A rule looks at one thing in the rows of a run and gives a Finding or nothing. What cannot be known
+from a log is not asked of it: RULES says what each rule needs. A loss is compared with the run's
+own noise, measured where the question is asked, and with the run's own scale; a bar grows with the
+number of rows that are looked at. DOCTOR.md gives the reason of each rule.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from p01_autograd.lab.cli import Parser, UsageError, at_least, print_anything
+
+from .logs import Log, as_number, read_log
 
 FEWEST = 20  # rows before a curve without an alarm says anything
 MATERIAL = 0.05, 0.08  # of guessing, or of where a log without a beginning starts: less is the data
@@ -52,7 +54,9 @@ class Curve:
 
         self.step, self.loss = [row["step"] for row in rows], column("train_loss")
         self.lr, self.grad_norm, self.seconds = column("lr"), column("grad_norm"), column("seconds")
-        val = [(i, number(row["val_loss"])) for i, row in enumerate(rows) if present(row, "val_loss")]
+        val = [
+            (i, number(row["val_loss"])) for i, row in enumerate(rows) if present(row, "val_loss")
+        ]
         self.val_at = np.array([i for i, _ in val], dtype=int)
         self.val = np.array([value for _, value in val])
         self.norm_at = np.array([i for i, row in enumerate(rows) if present(row, "grad_norm")], int)
@@ -77,10 +81,10 @@ class Curve:
         if self.vocab:
             guess = math.log(self.vocab)
             if self.first < 0.8 * guess:
-                return f"the first loss, {self.first:.2f}, is below guessing, {guess:.2f}: a trained model"
+                return f"a first loss of {self.first:.2f} where guessing costs {guess:.2f}: trained"
             return ""
         if self.first < GUESSING:
-            return f"a first loss of {self.first:.2f} may be that of a trained model; --vocab would tell"
+            return f"a first loss of {self.first:.2f} may be a trained model's; --vocab would tell"
         return ""
 
     def lacks(self, need: str) -> str:
@@ -98,13 +102,14 @@ class Curve:
         return "" if self.n >= int(need) else f"fewer than {need} rows"
 
 
+def number(value) -> float:
+    """A value of a row as a float; what is missing or not a number becomes NaN."""
+    value = as_number(value)
+    return math.nan if value is None else value
+
+
 def present(row: dict, name: str) -> bool:
     return row.get(name) is not None
-
-
-def number(value) -> float:
-    """A JSON value as a float; what is missing or not a number becomes NaN."""
-    return float(value) if isinstance(value, int | float) else math.nan
 
 
 # Noise, levels and bars
@@ -127,18 +132,20 @@ def medians(values: np.ndarray, width: int, every: int = 1) -> np.ndarray:
 
 
 def spread(values: np.ndarray) -> np.ndarray:
-    """The noise around every row: that of normal numbers with the median differences of its stretch.
+    """The noise around every row: that of normal numbers as far apart as those of its stretch.
 
-    Differences over three rows count as well, since a loss may be logged as a moving average.
+    Second differences, which a slope does not change; over three rows as well as between
+    neighbours, since a loss may be logged as a moving average.
     """
     n = len(values)
-    stretch = min(max(12, n // 16), 400)
-    per = []
+    stretch = min(max(30, n // 16), 400)
+    noise = []
     for start in range(0, n, stretch):
         part = values[max(0, min(start, n - stretch)) : start + stretch]
-        apart = [np.median(np.abs(part[k:] - part[:-k])) for k in (1, 3) if len(part) > k]
-        per.append(1.05 * float(max(apart, default=0.0)))
-    return np.repeat(per, stretch)[:n]
+        lags = [k for k in (1, 3) if len(part) > 8 * k - 6]
+        bends = [part[2 * k :] - 2 * part[k:-k] + part[: -2 * k] for k in lags]
+        noise.append(max((0.605 * float(np.median(np.abs(bend))) for bend in bends), default=0.0))
+    return np.repeat(noise, stretch)[:n]
 
 
 def level_before(values: np.ndarray, end: int) -> float:
@@ -179,7 +186,9 @@ def not_a_number(c: Curve, losses: np.ndarray, steps: list) -> Finding | None:
     if len(bad):
         step = steps[bad[0]]
         often = f", and {len(bad) - 1:,} times more" if len(bad) > 1 else ""
-        return Finding("NaN", step, f"the training loss is {losses[bad[0]]} at step {step}{often}", advice)
+        return Finding(
+            "NaN", step, f"the training loss is {losses[bad[0]]} at step {step}{often}", advice
+        )
     bad = np.flatnonzero(~np.isfinite(c.val))
     if len(bad) and c.n:
         step, value = c.step[c.val_at[bad[0]]], c.val[bad[0]]
@@ -243,7 +252,9 @@ def accumulating(c: Curve) -> Finding | None:
         return None
     second, next_ones = g[1] / g[0], g[2:5].mean() / g[0]
     least = np.quantile(g[5:], 0.05) / g[0]
-    if c.has_rate and c.lr[0] > 0.01:  # a step so long that it may itself have brought a longer gradient
+    if (
+        c.has_rate and c.lr[0] > 0.01
+    ):  # a step so long that it may itself have brought a longer gradient
         least = g[5:].min() / g[0] - 0.1
     if 1.4 < second < 3 and next_ones > 1.4 and least > 0.7:
         return Finding(
@@ -281,7 +292,7 @@ def bad_start(c: Curve) -> Finding | None:
         what = f"the loss, at first {c.first:.2f}, rises to {c.loss[i]:.2f}"
     elif bounced:
         i = 1 + int(up.argmax())
-        what = f"the loss, down to {head[: i].min():.2f}, rises to {c.loss[i]:.2f}"
+        what = f"the loss, down to {head[:i].min():.2f}, rises to {c.loss[i]:.2f}"
     else:
         what = f"the loss, at first {c.first:.2f}, falls less than it could"
     what += f"; it is {c.end:.2f} at the end"
@@ -325,7 +336,9 @@ def rise(c: Curve) -> Finding | None:
     tail = float(np.median(after[4:12])) - base if len(after) > 12 else 0.0
     learned_down = tail > max(0.1 * height, 1.5 * c.sigma[i])
     learned_down = learned_down and (left < 0.7 or (left < 1 and (jolt < 1.3 or c.n - i < 40)))
-    pushed = jolt > JOLT or c.has_rate and c.lr[max(0, i - 2) : i + 2].max() > 1.5 * c.lr[: i - 1].max()
+    pushed = jolt > JOLT or (
+        c.has_rate and c.lr[max(0, i - 2) : i + 2].max() > 1.5 * c.lr[: i - 1].max()
+    )
     familiar = top < 1.15 * c.first  # a batch of noise costs more than guessing
     if clue or (at_once and learned_down and familiar and not pushed):
         clue = f"; {clue}" if clue else ""
@@ -338,7 +351,7 @@ def rise(c: Curve) -> Finding | None:
         )
     learned = max(c.first - base, 0.1 * c.scale)
     unsure = 2 * float(c.sigma[-1]) / math.sqrt(max(3, len(after) // 10))
-    if left * height > 0.15 * learned + unsure:
+    if left > 0.5 or left * height > 0.15 * learned + unsure:
         return Finding(
             "spike and lost",
             c.step[i],
@@ -370,7 +383,9 @@ def sudden_rise(c: Curve) -> int | None:
     if c.n < start + 4:
         return None
     best, where, height = 0.0, None, 0.0
-    longer = np.full(c.n - start, -np.inf)  # above the last ten rows only: an easy stretch has ended
+    longer = np.full(
+        c.n - start, -np.inf
+    )  # above the last ten rows only: an easy stretch has ended
     long_past = min(c.n // 50, 200)
     if long_past > 10:
         every = long_past // 10
@@ -397,7 +412,9 @@ def sudden_rise(c: Curve) -> int | None:
             height = up[k]
     if where is None:
         return None
-    near = range(max(3, where - 4), min(c.n - 3, where + 9))  # where three rows differ most from three
+    near = range(
+        max(3, where - 4), min(c.n - 3, where + 9)
+    )  # where three rows differ most from three
     steps = [np.median(c.loss[k : k + 3]) - np.median(c.loss[k - 3 : k]) for k in near]
     k = near[int(np.argmax(steps))]
     return k + int(c.loss[k] < c.loss[k - 1] + 0.1 * height)
@@ -412,7 +429,7 @@ def lone_spike(c: Curve) -> Finding | None:
     up = c.loss - around
     up[: max(10, c.n // 12)] = 0
     up[-2:] = 0
-    ratio = up / np.maximum(c.bar * c.sigma, c.material)
+    ratio = up / np.maximum(0.75 * c.bar * c.sigma, c.material)
     i = int(ratio.argmax())
     if ratio[i] < 1:
         return None
@@ -442,8 +459,8 @@ def begun_anew(c: Curve) -> Finding | None:
     return Finding(
         "jump at a restart",
         c.step[i],
-        f"the learning rate, {c.lr[i - 1]:.2g}, climbs again at step {c.step[i]}; the loss does not",
-        "if a restart did that and no schedule, restore the schedule with everything else that moves",
+        f"the learning rate, {c.lr[i - 1]:.2g}, climbs again at step {c.step[i]}",
+        "if a restart did that and no schedule, restore the schedule with all that moves",
         note=True,
     )
 
@@ -461,7 +478,10 @@ def slow_rise(c: Curve) -> Finding | None:
     risen = last - float(smooth[low])
     error = float(np.median(spread(since))) * math.sqrt(2 * 1.57 / k)
     perfect = concordance(np.arange(len(since)))
-    if risen < max(1.4 * c.material, 4 * error) or concordance(since) < min(4, 0.85 * perfect):
+    beyond_noise = risen > noises(len(level)) * error
+    if risen < max(1.4 * c.material, 4 * error):
+        return None
+    if not beyond_noise and concordance(since) < min(4, 0.85 * perfect):
         return None
     return Finding(
         "diverging",
@@ -515,9 +535,13 @@ def plateau(c: Curve) -> Finding | None:
     level, width = blocks(y)
     where = np.arange(len(level)) * width
     slope = float(np.polyfit(where, level, 1)[0])
-    fall = -slope * len(x)
-    unsure = 2 * float(np.median(spread(level))) * math.sqrt(12 / len(level))
-    if fall + unsure > 0.05 * (c.first - c.end) + 0.02 * c.first and not c.dead:
+    noise, k = float(np.median(spread(level))), min(max(3, len(level) // 10), len(level))
+    smooth = medians(level, k)
+    fall = max(
+        -slope * len(x) + 2 * noise * math.sqrt(12 / len(level)),
+        float(smooth[0] - smooth.min()) - 3 * noise * math.sqrt(1.57 / k),
+    )
+    if fall > 0.05 * (c.first - c.end) + 0.02 * c.first and not c.dead:
         return None
     early = level_before(c.loss, start + 3)
     return Finding(
@@ -532,7 +556,9 @@ def plateau(c: Curve) -> Finding | None:
 def settled(c: Curve) -> bool:
     """Enough steps at the full rate to expect that something has been learned."""
     peak = int(np.nanargmax(c.lr)) if c.has_rate else 0
-    return c.n - peak > 50 and c.n >= 100 or c.n - peak >= 12 and c.step[-1] - c.step[peak] >= 1000
+    return (c.n - peak > 50 and c.n >= 100) or (
+        c.n - peak >= 12 and c.step[-1] - c.step[peak] >= 1000
+    )
 
 
 def leak(c: Curve) -> Finding | None:
@@ -547,8 +573,8 @@ def leak(c: Curve) -> Finding | None:
     return Finding(
         "leak",
         c.step[since],
-        f"the validation loss is {val:.2f} where training has {train:.2f}, which fell from "
-        f"{level_before(c.loss, c.n // 2):.2f} in the second half of the run as if learned by heart",
+        f"the validation loss is {val:.2f} where training has {train:.2f}, down from "
+        f"{level_before(c.loss, c.n // 2):.2f} at half time: learned by heart",
         "check that no text of the validation split is in the training split",
     )
 
@@ -594,7 +620,11 @@ RULES = (
     (
         ("collapsed", collapsed, ("4",)),
         ("the same loss all along", frozen, ("8",)),
-        ("gradients accumulating", accumulating, ("20", "a beginning", "every step", "gradient norms")),
+        (
+            "gradients accumulating",
+            accumulating,
+            ("20", "a beginning", "every step", "gradient norms"),
+        ),
         ("learning rate too high, no warmup", bad_start, ("12", "a beginning")),
         ("diverging, spike, jump", rise, ("8",)),
         ("worse than guessing", worse_than_guessing, ("8",)),
@@ -605,7 +635,13 @@ RULES = (
         ("leak", leak, ("20", "a beginning", "validation")),
         ("memorising", memorising, ("8", "validation")),
     ),
-    (("a rate too high without warmup", no_warmup_yet_well, ("20", "a beginning", "every step", "rates")),),
+    (
+        (
+            "a rate too high without warmup",
+            no_warmup_yet_well,
+            ("20", "a beginning", "every step", "rates"),
+        ),
+    ),
     (("a lone spike", lone_spike, ("12",)),),
     (("a schedule that begins anew", begun_anew, ("8", "rates")),),
     (("steps that were skipped", skipped_steps, ("gradient norms",)),),
@@ -654,7 +690,8 @@ def diagnose(metrics: list[dict], vocab: int | None = None) -> list[Finding]:
                     break
     found = [finding for finding in found if finding]
     found = [finding for finding in found if not finding.note] + [
-        finding for k, finding in enumerate(found)
+        finding
+        for k, finding in enumerate(found)
         if finding.note and finding.name not in [other.name for other in found[:k]]
     ]
     if len(rows) < FEWEST and all(finding.note for finding in found):
@@ -668,3 +705,115 @@ def diagnose(metrics: list[dict], vocab: int | None = None) -> list[Finding]:
             )
         )
     return found
+
+
+# The command
+
+
+def thinned(points: list[tuple[float, float]], most: int = 4000) -> list[tuple[float, float]]:
+    """Every k-th point and the highest between them, so that a long run can be drawn."""
+    every = math.ceil(len(points) / most)
+    if every <= 1:
+        return points
+    parts = (points[i : i + every] for i in range(0, len(points), every))
+    return [point for part in parts for point in sorted({part[0], max(part, key=lambda p: p[1])})]
+
+
+def draw(rows: list[dict], findings: list[Finding], path: Path) -> None:
+    """The loss, the gradient norm and the rate of a run, and where each finding began."""
+    from p01_autograd.lab.figures import BROKEN, HEALTHY, REFERENCE, subplots
+
+    figure, (loss, grad_norm, lr) = subplots(3, 1, height=6.4)
+    for ax, name in ((loss, "train_loss"), (grad_norm, "grad_norm"), (lr, "lr")):
+        points = [(row["step"], number(row.get(name))) for row in rows]
+        points = thinned([point for point in points if math.isfinite(point[1])])
+        if points:
+            ax.plot(*zip(*points), color=HEALTHY, lw=0.8, alpha=0.6)
+        for finding in findings:
+            ax.axvline(finding.step, color=BROKEN, lw=1.2, ls=":" if finding.note else "--")
+    val = [(row["step"], number(row.get("val_loss"))) for row in rows]
+    val = thinned([point for point in val if math.isfinite(point[1])])
+    if val:
+        loss.plot(*zip(*val), color=REFERENCE, marker=".", lw=1, label="validation")
+        loss.legend(loc="upper right")
+    finite = [
+        value for value in (number(row["train_loss"]) for row in rows) if math.isfinite(value)
+    ]
+    if finite and 0 < min(finite) and max(finite) > 3 * finite[0]:
+        loss.set_yscale("log")
+    for k, finding in enumerate(findings):
+        loss.annotate(
+            finding.name,
+            (finding.step, 0.95 - 0.12 * k),
+            (4, 0),
+            ("data", "axes fraction"),
+            "offset points",
+            color=BROKEN,
+            va="top",
+        )
+    alarms = [finding.name for finding in findings if not finding.note]
+    loss.set(ylabel="nats per token", title=alarms[0] if alarms else "healthy")
+    grad_norm.set(ylabel="gradient norm")
+    lr.set(ylabel="rate", xlabel="step")
+    figure.savefig(path)
+
+
+def what_was_read(log: Log, vocab: int | None) -> str:
+    """One line: the format, rows and columns, and which rules could not be asked."""
+    text = log.summary()
+    _, c = prepared(log.rows, vocab)
+    reasons = not_asked(c) if c else {}
+    if reasons:
+        parts = [f"{', '.join(names)} ({reason})" for reason, names in reasons.items()]
+        text += f"; not asked: {'; '.join(parts)}"
+    return f"read {text}"
+
+
+def report(path: Path, vocab: int | None) -> int:
+    """Read, judge, print and draw; returns the exit status."""
+    log = read_log(path)
+    vocab = vocab or log.vocab
+    findings = diagnose(log.rows, vocab)
+    print(what_was_read(log, vocab))
+    for finding in findings:
+        note = "note: " if finding.note else ""
+        print(f"{note}{finding.name}, from step {finding.step}: {finding.evidence}")
+        print(f"    try: {finding.advice}")
+    alarms = [finding for finding in findings if not finding.note]
+    if not alarms:
+        few = any(finding.name == "too few rows" for finding in findings)
+        said = "no alarm, and too few rows to call it healthy" if few else "healthy"
+        print(f"{said}: {len(log.rows):,} rows, nothing found" if not few else said)
+    figure = path / "doctor.png" if path.is_dir() else path.with_name(f"{path.name}.doctor.png")
+    try:
+        draw(log.rows, findings, figure)
+        print(f"figure: {figure}")
+    except OSError as error:  # the log of somebody else
+        print(f"no figure: cannot write to {figure.parent} ({error.strerror or error})")
+    sys.stdout.flush()
+    return 1 if alarms else 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; 0 for a healthy run, 1 with findings, 2 when it cannot be read."""
+    print_anything()
+    parser = Parser(
+        prog="python -m p06_training.doctor",
+        description="Read the curve of a training run, whatever wrote its log.",
+    )
+    parser.add_argument("path", metavar="PATH", help="a run's folder, or a log file of any program")
+    parser.add_argument(
+        "--vocab", type=at_least(2), metavar="N", help="tokens: what guessing costs"
+    )
+    flags = parser.parse_args(argv)
+    try:
+        return report(Path(flags.path), flags.vocab)
+    except UsageError as error:
+        parser.error(str(error))
+    except BrokenPipeError:  # ... | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,12 +1,14 @@
-"""The doctor on drawn curves: each illness by its name, healthy ones by none."""
+"""The doctor on drawn curves: each illness by its name, healthy ones by none; formats are read."""
 
 import json
 import math
 import random
+import subprocess
+import sys
 
 import pytest
 
-from p06_training import doctor
+from p06_training import doctor, logs
 from p06_training.doctor import diagnose
 
 
@@ -36,8 +38,13 @@ def add(rows, name, change):
     return rows
 
 
-def names(rows):
-    return [finding.name for finding in diagnose(rows)]
+def names(rows, vocab=None):
+    """The names of the alarms; notes are not among them."""
+    return [finding.name for finding in diagnose(rows, vocab) if not finding.note]
+
+
+def notes(rows):
+    return [finding.name for finding in diagnose(rows) if finding.note]
 
 
 def diverging():
@@ -94,6 +101,10 @@ def accumulating():
     return add(curve(), "grad_norm", lambda i, norm: 0.6 * (i + 1))
 
 
+def zero():
+    return add(curve(), "train_loss", lambda i, loss: 0.0 if i >= 150 else loss)
+
+
 def not_a_number():
     return add(curve(), "train_loss", lambda i, loss: math.nan if i >= 150 else loss)
 
@@ -111,6 +122,7 @@ ILL = {
     "leak": (leak, 60),
     "gradients accumulating": (accumulating, 2),
     "NaN": (not_a_number, 151),
+    "collapsed": (zero, 151),
 }
 
 
@@ -128,11 +140,162 @@ def test_no_gradient_is_a_plateau():
 
 
 @pytest.mark.parametrize("noise", [0.02, 0.1, 0.3])
-@pytest.mark.parametrize("seed", range(5))
-def test_a_healthy_run_and_every_beginning_of_it_have_no_finding(noise, seed):
-    rows = curve(seed=seed, noise=noise)
-    alarms = {n: names(rows[:n]) for n in range(0, len(rows) + 1, 4) if names(rows[:n])}
+def test_a_healthy_run_and_every_beginning_of_it_raise_no_alarm(noise):
+    rows = curve(seed=3, noise=noise)
+    alarms = {n: names(rows[:n]) for n in range(0, len(rows) + 1, 15) if names(rows[:n])}
     assert alarms == {}
+
+
+# Curves in styles that nobody here trains: each healthy, and with its level lost from the middle on
+
+
+def long_pretraining(n=20_000):
+    """One row a step, from ln 50,257 by a power law, in the middle of harder and easier text."""
+    draw = random.Random(5)
+    return [
+        {
+            "step": i,
+            "train_loss": 3.0
+            + 7.8 / (1 + i / 40) ** 0.55
+            + draw.gauss(0, 0.06)
+            + 0.08 * math.sin(i / 300),
+        }
+        for i in range(n)
+    ]
+
+
+def fine_tune(n=100):
+    """A trained model: most of the little gain at once, then noise; a row every ten steps."""
+    draw = random.Random(6)
+    return [
+        {
+            "step": 10 * i,
+            "train_loss": 1.4 + 0.3 * math.exp(-i / 4) + draw.gauss(0, 0.07),
+            "lr": 1e-5,
+        }
+        for i in range(1, n)
+    ]
+
+
+def batch_of_one(n=3000):
+    """Lopsided noise with heavy tails: some windows are much harder, none much easier."""
+    draw = random.Random(7)
+    return [
+        {"step": 100 * i, "train_loss": 1.5 + 7.5 / (1 + i) + 0.35 * draw.expovariate(1) ** 1.3}
+        for i in range(n)
+    ]
+
+
+def moving_average(n=2000):
+    """What a progress bar logs: each row is nearly the one before."""
+    draw, mean, rows = random.Random(8), 10.8, []
+    for i in range(n):
+        mean += 0.05 * (3.5 + 7.3 / (1 + i / 20) + draw.gauss(0, 0.2) - mean)
+        rows.append({"step": i, "train_loss": mean})
+    return rows
+
+
+def staircase(n=600):
+    """Three passes over little text: the loss drops at each and is level in between."""
+    draw = random.Random(9)
+    return [
+        {"step": 25 * i, "train_loss": (1.9, 1.4, 0.9)[3 * i // n] + draw.gauss(0, 0.1)}
+        for i in range(n)
+    ]
+
+
+def from_the_middle(n=1500):
+    """The log begins at step 30,000, where little is gained."""
+    draw = random.Random(10)
+    return [
+        {"step": 30_000 + 20 * i, "train_loss": 2.06 - 2e-5 * i + draw.gauss(0, 0.05)}
+        for i in range(n)
+    ]
+
+
+STYLES = [long_pretraining, fine_tune, batch_of_one, moving_average, staircase, from_the_middle]
+
+
+def means(rows, k):
+    rows = [rows[i : i + k] for i in range(0, len(rows) - k + 1, k)]
+    return [
+        {"step": part[-1]["step"], "train_loss": sum(r["train_loss"] for r in part) / k}
+        for part in rows
+    ]
+
+
+@pytest.mark.parametrize("make", STYLES, ids=lambda make: make.__name__)
+def test_the_same_health_in_any_style_and_any_part(make):
+    rows = make()
+    n = len(rows)
+    parts = {"whole": rows, "second half": rows[n // 2 :], "without its first": rows[n // 20 :]}
+    parts |= {"means of 10": means(rows, 10), "means of 50": means(rows, 50)}
+    assert {name: names(part) for name, part in parts.items() if names(part)} == {}
+    lost = [
+        row | {"train_loss": 1.5 * row["train_loss"] + 0.5 if i > n // 2 else row["train_loss"]}
+        for i, row in enumerate(rows)
+    ]
+    assert names(lost)[0] in ("spike and lost", "diverging", "jump at a restart")
+
+
+def test_a_first_loss_far_above_guessing_is_no_leak():
+    rows = [
+        {"step": 50 * i, "train_loss": 1.39 + 16 / (1 + i), "val_loss": 1.40 + 16 / (1 + i)}
+        for i in range(300)
+    ]
+    assert names(rows, vocab=10_000) == []
+
+
+def test_what_is_known_of_the_beginning_depends_on_the_vocabulary():
+    rows = curve(first=2.3, last=2.2, bend=8)  # a trained model, or twelve tokens' frequencies
+    assert names(rows) == names(rows, vocab=50_257) == []
+    assert names(rows, vocab=10) == ["plateau from the start"]
+
+
+def test_a_rule_about_the_beginning_is_not_asked_of_a_log_that_has_none():
+    ill = [row | {"step": row["step"] + 5000} for row in too_high()]
+    assert not {"learning rate too high", "no warmup"} & set(names(ill))
+    _, c = doctor.prepared(ill, None)
+    assert "the log begins at step 5001" in doctor.not_asked(c)
+
+
+def test_without_rates_nothing_is_said_about_them():
+    draw = random.Random(11)
+    losses = [9.2, 144, 55, *(draw.uniform(20, 60) for _ in range(48))]
+    wild = [{"step": 20 * i, "train_loss": loss} for i, loss in enumerate(losses)]
+    (finding,) = diagnose(wild)
+    assert finding.name == "learning rate too high" and "rates up to" not in finding.evidence
+
+
+FEW = {
+    "NaN": [2.1, 2.2, 2.4, 2.3, math.nan, math.nan, math.nan, math.nan],
+    "plateau from the start": [10.8259] * 9,
+    "diverging": [1.41, 1.43, 1.46, 1.47, 1.50, 1.53, 1.57, 1.60, 1.63],
+    "spike and lost": [1.4, 1.38, 1.41, 1.39, 6.2, 6.4, 6.3, 6.4],
+}
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_eight_rows_are_enough_for_what_is_plain(name):
+    rows = [{"step": 3000 + 50 * i, "train_loss": loss} for i, loss in enumerate(FEW[name])]
+    assert names(rows) == [name]
+
+
+def test_few_rows_without_an_alarm_are_not_called_healthy():
+    rows = curve()[:12]
+    assert names(rows) == [] and notes(rows) == ["too few rows"]
+    assert notes(curve()) == []
+
+
+def test_a_lone_row_that_is_back_at_once_is_a_note():
+    rows = add(curve(), "train_loss", lambda i, loss: loss + 3 * (i == 150))
+    assert (names(rows), notes(rows)) == ([], ["spike and recovered"])
+
+
+@pytest.mark.parametrize("n", [100_000])
+def test_many_rows_take_no_more_than_their_share(n):
+    """A matrix of all pairs would not fit."""
+    assert names(long_pretraining(n)) == []
 
 
 @pytest.mark.parametrize("name", ["spike and recovered", "spike and lost", "memorising", "leak"])
@@ -142,20 +305,19 @@ def test_the_units_of_the_loss_do_not_matter(name):
         for key in ("train_loss", "val_loss"):
             if key in row:
                 row[key] *= 1 / math.log(2)  # bits
-    assert names(rows)[:1] == [name]
+    assert diagnose(rows)[0].name == name
 
 
-def test_a_rate_that_climbs_again_is_a_restart_though_the_loss_shows_nothing():
+def test_a_rate_that_climbs_again_is_a_note():
     rows = add(curve(), "lr", lambda i, rate: 4e-3 * (1 - (i - 150) / 300) if i >= 150 else rate)
-    assert [(f.name, abs(f.step - 151) < 3) for f in diagnose(rows)] == [
-        ("jump at a restart", True)
-    ]
+    (finding,) = diagnose(rows)
+    assert finding.note and finding.name == "jump at a restart" and abs(finding.step - 151) < 3
 
 
-def test_a_high_rate_without_a_warmup_is_named_though_the_loss_shows_nothing():
+def test_a_high_rate_without_a_warmup_is_a_note_where_the_loss_shows_nothing():
     rows = add(curve(), "lr", lambda i, rate: 0.05 * (1 - i / 300))
-    assert names(rows) == ["no warmup"]
-    assert names(add(curve(), "lr", lambda i, rate: 2e-3 * (1 - i / 300))) == []
+    assert (names(rows), notes(rows)) == ([], ["no warmup"])
+    assert diagnose(add(curve(), "lr", lambda i, rate: 2e-3 * (1 - i / 300))) == []
 
 
 def test_a_run_without_the_other_columns_is_read_by_its_loss():
@@ -170,10 +332,10 @@ def test_other_columns_and_the_order_of_rows_do_not_matter():
 
 
 @pytest.mark.parametrize("wrong", [math.inf, math.nan])
-def test_a_skipped_step_is_reported(wrong):
+def test_a_norm_that_is_not_finite_is_a_note_while_the_loss_goes_on(wrong):
     rows = add(curve(), "grad_norm", lambda i, norm: wrong if i == 99 else norm)
-    findings = diagnose(rows)
-    assert [(finding.name, finding.step) for finding in findings] == [("NaN", 100)]
+    (finding,) = diagnose(rows)
+    assert (finding.name, finding.step, finding.note) == ("NaN", 100, True)
 
 
 def write(folder, rows):
@@ -200,15 +362,8 @@ def test_a_last_line_cut_short_is_left_out(tmp_path):
     assert doctor.main([str(tmp_path)]) == 0
 
 
-UNREADABLE = [
-    None,
-    b"",
-    b"hello\n",
-    b'{"loss": 1}\n',
-    b'{"step": "x", "train_loss": 1}\n',
-    b"\xff\n",
-]
-UNREADABLE += [b"[1]\n{}\n", b'{"step": 1, "train_loss": "high"}\n']
+UNREADABLE = [None, b"", b"hello\n", b'{"loss": 1}\n', b'{"step": "x", "train_loss": 1}\n']
+UNREADABLE += [b"\xff\n", b"[1]\n{}\n", b'{"step": 1, "train_loss": "high"}\n', b"\x89PNG\0\1"]
 
 
 @pytest.mark.parametrize("content", UNREADABLE, ids=str)
@@ -219,3 +374,153 @@ def test_what_cannot_be_read_ends_with_status_2_and_one_line(content, tmp_path, 
         doctor.main([str(tmp_path)])
     said = capsys.readouterr()
     assert ended.value.code == 2 and said.out == "" and said.err.count("\n") == 1
+
+
+def test_the_first_line_says_what_was_read_and_what_could_not_be_asked(tmp_path, capsys):
+    file = tmp_path / "any name"
+    file.write_text("Step,Value\n" + "".join(f"{i},{3 - i / 100}\n" for i in range(60)), "utf-8")
+    assert doctor.main([str(file)]) == 0
+    first = capsys.readouterr().out.split("\n")[0]
+    assert first.startswith("read CSV: 60 rows, steps 0 to 59, one every 1 step; train_loss (loss)")
+    assert "no learning rate" in first and "learning rate too low" in first
+
+
+def test_a_reader_that_closes_the_pipe_gets_no_traceback(tmp_path):
+    write(tmp_path, curve())
+    command = [sys.executable, "-m", "p06_training.doctor", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.wait()
+
+
+# Every format that people have, a few rows of each
+
+
+def table(line, head="", tail=""):
+    return head + "".join(line.format(i=i, loss=f"{3 - i / 10:.4f}") for i in range(1, 9)) + tail
+
+
+FORMATS = {
+    "nanoGPT": table(
+        "iter {i}: loss {loss}, time 41.27ms, mfu 17.90%\n",
+        "learning_rate = 0.0006\nparameters: 10.65M\nstep 0: train loss 4.2003, val loss 4.24\n",
+        "step 8: train loss 2.1111, val loss 2.2500\n",
+    ),
+    "nanoGPT with units": table(
+        "iter {i}: loss {loss} BPC, time 41.27 ms\n",
+        tail="step 8: train loss 2.1, val loss 2.25 BPC\n",
+    ),
+    "llm.c": table(
+        "s:{i} trl:{loss} lr:0.000600 norm:0.43\n",
+        "s:0 tel:11.0\n",
+        "s:8 tel:2.25\ns:8 eval:0.29\n",
+    ),
+    "llm.c on screen": table(
+        "step    {i}/8 | loss {loss} (+0.12z)| norm 0.40 (-0.31z)| lr 6.00e-04 | 9 ms | 4.6% MFU\n",
+        "| max_steps | -1 |\n",
+        "val loss 2.25\n",
+    ),
+    "build-nanogpt": table("{i} train {loss}\n", "0 val 11.0\n0 hella 0.25\n", "8 val 2.2500\n"),
+    "modded-nanogpt": table(
+        "step:{i}/8 train_loss:{loss} train_time:{i}00ms step_avg:100ms\n",
+        tail="step:8/8 val_loss:2.2500 train_time:800ms\n",
+    ),
+    "Megatron": table(
+        " iteration {i}/ 8 | consumed samples: 256 | elapsed time per iteration (ms): 123.4 | "
+        "learning rate: 6.0E-04 | lm loss: {loss}E+00 | loss scale: 1.0 | grad norm: 1.23 |\n",
+        tail=" validation loss at iteration 8 | lm loss value: 2.25E+00\n",
+    ),
+    "OpenNMT": table(
+        "[2018-03-01 12:00:00,123 INFO] Step {i}/100000; acc: 5.5; ppl: 80.1; xent: {loss}; "
+        "lr: 0.0006; 123/456 tok/s; 7 sec\n"
+    ),
+    "mlx": table(
+        "Iter {i}: Train loss {loss}, Learning Rate 6.0e-04, It/sec 0.5\n",
+        tail="Iter 8: Val loss 2.250, Val took 30.1s\n",
+    ),
+    "litgpt": table(
+        "Epoch 1 | iter {i} step {i} | loss train: {loss}, val: n/a | iter time: 300 ms\n"
+    ),
+    "Hugging Face": json.dumps(
+        {
+            "best_metric": 2.25,
+            "log_history": [
+                {"epoch": 0.1, "learning_rate": 6e-4, "loss": 3 - i / 10, "step": i}
+                for i in range(1, 9)
+            ]
+            + [{"eval_loss": 2.25, "step": 8}, {"train_loss": 2.9, "step": 8}],
+        }
+    ),
+    "Hugging Face on screen": table(
+        "{{'loss': {loss}, 'grad_norm': nan, 'learning_rate': 6e-04}}\n"
+    ),
+    "fairseq": table(
+        '2020 | INFO | train_inner | {{"loss": "{loss}", "num_updates": "{i}", "lr": "6e-04"}}\n'
+    ),
+    "jsonl": table(
+        '{{"_step": {i}, "train/loss": {loss}, "train/lr": 6e-4}}\n',
+        tail='{"_step": 8, "val/loss": 2.25}',
+    ),
+    "Lightning": table(
+        "0,{i},{loss},,\n",
+        "epoch,step,train_loss_step,train_loss_epoch,val_loss\n",
+        "0,8,,2.9,2.25\n",
+    ),
+    "wandb": table(
+        '"{i}","{loss}","{loss}","{loss}"\n',
+        '"Step","a-run-7 - train/loss","a-run-7 - train/loss__MIN","a-run-7 - train/loss__MAX"\n',
+    ),
+    "TensorBoard": table("17000000{i}.5,{i},{loss}\n", "Wall time,Step,Value\n"),
+    "TensorBoard's JSON": json.dumps([[1.7e9 + i, i, 3 - i / 10] for i in range(1, 9)]),
+    "a notebook's table": table("{i}\t{loss}\t2.25\n", "Step\tTraining Loss\tValidation Loss\n"),
+    "semicolons": table("{i};{loss};2.25\n", "# made by hand\nIteration;Train Loss;Val Loss\n"),
+    "tags": table("{i},train/loss,{loss}\n{i},lr,6e-4\n", "step,tag,value\n", "8,val/loss,2.25\n"),
+    "columns": json.dumps({"step": list(range(1, 9)), "loss": [3 - i / 10 for i in range(1, 9)]}),
+    "bars": table("| {i} | {loss} |\n", "| step | loss |\n|---|---|\n"),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_format_is_read(name):
+    log = logs.parse(FORMATS[name])
+    assert [row["step"] for row in log.rows if row["step"] > 0] == list(range(1, 9))
+    losses = [row["train_loss"] for row in log.rows if row["step"] > 0]
+    assert losses == pytest.approx([3 - i / 10 for i in range(1, 9)])
+    val = [row["val_loss"] for row in log.rows if "val_loss" in row]
+    assert not val or val[-1] == 2.25
+    assert bool(val) == ("2.25" in FORMATS[name])
+    if "lr" in log.rows[-1]:
+        assert log.rows[-1]["lr"] == 6e-4
+
+
+ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_the_encoding_does_not_matter(encoding, tmp_path):
+    (tmp_path / "log").write_bytes(FORMATS["nanoGPT"].replace("\n", "\r\n").encode(encoding))
+    assert len(logs.read_log(tmp_path / "log").rows) == 8
+
+
+def test_lines_that_two_processes_write_count_once():
+    twice = "".join(2 * line for line in FORMATS["nanoGPT"].splitlines(keepends=True))
+    assert logs.parse(twice).rows == logs.parse(FORMATS["nanoGPT"]).rows
+
+
+def test_a_resumed_run_goes_on_from_where_it_resumed():
+    log = logs.parse(table("iter {i}0: loss {loss}\n") + "iter 50: loss 2.4\niter 60: loss 2.3\n")
+    assert [row["step"] for row in log.rows] == [10, 20, 30, 40, 50, 60]
+    assert log.rows[-1]["train_loss"] == 2.3 and "anew" in log.remarks[0]
+
+
+@pytest.mark.parametrize("text", ["nan", "NaN", "-nan", "-nan(ind)", "1.#QNAN", "NAN"])
+def test_every_spelling_of_nan(text):
+    log = logs.parse(table("step {i} loss {loss}\n", tail=f"step 9 loss {text}\n"))
+    assert math.isnan(log.rows[-1]["train_loss"]) and log.rows[-1]["step"] == 9
+
+
+@pytest.mark.parametrize("text", ["inf", "Infinity", "INF", "1.#INF"])
+def test_every_spelling_of_infinity(text):
+    log = logs.parse(table("step {i} loss {loss}\n", tail=f"step 9 loss {text}\n"))
+    assert log.rows[-1]["train_loss"] == math.inf

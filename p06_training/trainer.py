@@ -66,7 +66,8 @@ class Trainer:
         """What the doctor finds in the curve so far and has not said before."""
         from .doctor import diagnose  # only here: the doctor is a command of its own
 
-        new = [finding for finding in diagnose(self.metrics) if finding.name not in self.told]
+        alarms = [finding for finding in diagnose(self.metrics) if not finding.note]
+        new = [finding for finding in alarms if finding.name not in self.told]
         self.told |= {finding.name for finding in new}
         return new
 

@@ -1,0 +1,601 @@
+"""Read the log of a training run as people have it, whatever wrote it.
+
+The format is found from the content: JSON (Hugging Face's trainer_state.json and others), a line of
+JSON for each row, CSV in one of its many forms, or text with words and numbers. Every key goes
+through `meaning`, which knows the usual names; rows come out with the names of metrics.jsonl.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import gzip
+import json
+import math
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from p01_autograd.lab.cli import UsageError
+
+NUMBER = re.compile(
+    r"(?<![\w.])([-+]?(?:1\.#\w+|\d{1,3}(?:,\d{3})+(?![\d,])|(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+    r"|(?:nan|inf(?:inity)?)(?!\w)))",
+    re.IGNORECASE,
+)
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+VOCABULARY = re.compile(r"vocab(?:ulary)?[ _]?size\W{1,12}(\d{2,7})\b", re.IGNORECASE)
+FILES = (  # what is looked for in a folder, first to last
+    "metrics.jsonl",
+    "trainer_state.json",
+    "trainer_log.jsonl",
+    "metrics.csv",
+    "main.log",
+    "log.txt",
+    "train.log",
+)
+ENDINGS = [".jsonl", ".json", ".csv", ".tsv", ".log", ".txt", ".out", ".ndjson"]
+
+STEPS = "step global_step trainer_global_step train_step iter iteration iters iterations it itr"
+STEPS += " current_steps current_step num_updates update updates step_num optimizer_step batches"
+STEPS += " train_global_step training_step iter_num s steps _step batch i"
+STEPS = STEPS.split()
+SECONDS = "seconds elapsed elapsed_time wall_time walltime runtime train_time relative_time"
+SECONDS = [*SECONDS.split(), "relative_time_process", "total_time"]
+VALIDATION = {"val", "valid", "validation", "eval", "dev", "test", "evaluation", "holdout", "tel"}
+TRAINING = {"train", "training", "trn", "tr"}
+LOSSES = {"loss", "nll", "xent", "trl", "tel", "crossentropy", "ce", "losses"}
+OTHER_LOSS = "aux z kl scale scaler best balance router reg l2 l1 weight std delta diff mask lb"
+OTHER_LOSS += " policy value entropy min max var distill teacher critic rate token tokens acc mtp"
+OTHER_LOSS += " accuracy ppl perplexity time"
+OTHER_LOSS = set(OTHER_LOSS.split())
+SMOOTHED = set(["avg", "average", "mean", "ema", "smoothed", "smooth", "epoch", "running", "total"])
+
+
+@dataclass
+class Log:
+    """What was read: rows with the names of metrics.jsonl, and how they came."""
+
+    rows: list[dict]
+    kind: str  # the format, in words
+    names: dict[str, str] = field(default_factory=dict)  # ours -> theirs
+    remarks: list[str] = field(default_factory=list)
+    vocab: int | None = None
+
+    def summary(self) -> str:
+        """One line: rows, columns, every how many steps."""
+        steps = [row["step"] for row in self.rows]
+        every = float(np.median(np.diff(steps))) if len(steps) > 1 else 0
+        columns = ", ".join(
+            ours if theirs == ours else f"{ours} ({theirs})" for ours, theirs in self.names.items()
+        )
+        text = f"{self.kind}: {len(self.rows):,} row{'s' * (len(steps) != 1)}"
+        text += f", steps {steps[0]:,} to {steps[-1]:,}" if len(steps) > 1 else ""
+        text += f", one every {every:,g} step{'s' * (every != 1)}" if every else ""
+        return "; ".join([f"{text}; {columns}", *self.remarks])
+
+
+# Names and numbers
+
+
+@functools.cache
+def meaning(key: str) -> tuple[str, int] | None:
+    """What a key stands for and how well it says so (0 is best); None if nothing we use.
+
+    >>> meaning("train/loss"), meaning("eval_loss"), meaning("lr-AdamW"), meaning("loss_scale")
+    (('train_loss', 0), ('val_loss', 1), ('lr', 1), None)
+    """
+    key = key.rsplit(" - ", 1)[-1]  # a run's name comes before that in wandb's exports
+    if key.endswith(("__MIN", "__MAX")):
+        return None
+    key = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", key)
+    words = [word for word in re.split(r"[^a-z0-9]+", key.lower()) if word]
+    plain = "_".join(words)
+    if plain in STEPS or plain in ("trainer_step",):
+        return "step", STEPS.index(plain) if plain in STEPS else 3
+    if plain in ("epoch", "epochs"):
+        return "epoch", 0
+    if plain in ("value", "values"):
+        return "value", 0
+    if plain in ("tag", "metric", "name", "key"):
+        return "tag", 0
+    has = set(words)
+    if plain in SECONDS or plain in ("wall_time", "train_runtime_so_far"):
+        return "seconds", SECONDS.index(plain) if plain in SECONDS else 9
+    if has & {"lr", "lrate"} or {"learning", "rate"} <= has or "learningrate" in has:
+        if has & {"min", "max", "scale", "mult", "ratio", "base", "init", "decay", "peak"}:
+            return None
+        return "lr", int(plain not in ("lr", "learning_rate"))
+    if has & {"norm", "gnorm", "gradnorm", "norms"}:
+        if has & {"param", "params", "weight", "weights", "layer", "update", "rms", "batch"}:
+            return None
+        if has & {"grad", "gradient", "gnorm", "gradnorm", "total", "global", "g"} or len(has) == 1:
+            return "grad_norm", int(plain not in ("grad_norm", "norm", "gnorm"))
+        return None
+    if has & LOSSES or {"cross", "entropy"} <= has:
+        if has & OTHER_LOSS - ({"entropy"} if "cross" in has else set()):
+            return None
+        if not set(words[-2:]) & (
+            LOSSES | {"entropy", "step", "epoch", *SMOOTHED, *TRAINING, *VALIDATION}
+        ):
+            return None  # "loss improved from"
+        unsure = 4 * len(has & SMOOTHED) + len(
+            has - LOSSES - TRAINING - VALIDATION - SMOOTHED - {"step"}
+        )
+        if has & VALIDATION:
+            return "val_loss", unsure + ("test" in has) + int(plain != "val_loss")
+        return "train_loss", unsure + int(plain not in ("loss", "train_loss", "train_loss_step"))
+    if len(words) == 1 and has & {"train", "training"}:
+        return "train_loss", 3
+    if len(words) == 1 and has & {"val", "valid", "validation"}:
+        return "val_loss", 3
+    return None
+
+
+MISSING = {"", "none", "null", "n/a", "na", "-", "--", "nil", "?"}
+
+
+def as_number(value) -> float | None:
+    """A number however it is written; None when there is none.
+
+    >>> [as_number(v) for v in ("2.85 BPC", "1.#QNAN", "-Inf", "1e-3", "0:01:40", True, "n/a")]
+    [2.85, nan, -inf, 0.001, 100.0, None, None]
+    """
+    if isinstance(value, float):
+        return value
+    if isinstance(value, bool) or value is None:
+        return None
+    if isinstance(value, int):
+        return float(value)
+    if not isinstance(value, str):
+        return as_number(value[0]) if isinstance(value, list) and len(value) == 1 else None
+    try:
+        return float(value)
+    except ValueError:
+        pass
+    text = value.strip().strip("\"'").lower()
+    if text in MISSING:
+        return None
+    clock = re.fullmatch(r"(?:(\d+) days?, )?(\d+):(\d\d):(\d\d(?:\.\d+)?)", text)
+    if clock:
+        days, hours, minutes, seconds = (float(part or 0) for part in clock.groups())
+        return 86400 * days + 3600 * hours + 60 * minutes + seconds
+    if re.search(r"\bnan\b|#(qnan|snan|ind|num)", text):
+        return math.nan
+    if re.search(r"#inf|\binf(inity)?\b|∞", text):
+        return -math.inf if text.lstrip("\"' ").startswith("-") else math.inf
+    found = NUMBER.search(text)
+    return float(found.group().replace(",", "")) if found else None
+
+
+# Formats: each gives records in the file's order, {theirs: value}
+
+
+def from_json(text: str) -> tuple[str, list[dict]] | None:
+    """One JSON value: trainer_state.json, a list of rows, columns, or TensorBoard's triples."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(value, dict):
+        for key in ("log_history", "history", "logs", "metrics", "log", "rows", "data"):
+            inner = value.get(key)
+            if isinstance(inner, list) and inner and isinstance(inner[0], dict):
+                kind = "Hugging Face's trainer_state.json" if key == "log_history" else "JSON"
+                return kind, [flat(row) for row in inner if isinstance(row, dict)]
+            if isinstance(inner, dict):
+                value = inner
+                break
+        columns = {k: v for k, v in flat(value, keep_lists=True).items() if isinstance(v, list)}
+        known = {k: v for k, v in columns.items() if meaning(k)}
+        if not known:
+            return None
+        longest = max(len(v) for v in known.values())
+        known = {
+            k: v for k, v in known.items() if len(v) == longest or meaning(k)[0] == "train_loss"
+        }
+        return "JSON of columns", [
+            {k: v[i] for k, v in known.items() if i < len(v)} for i in range(longest)
+        ]
+    if isinstance(value, list) and value:
+        if all(isinstance(row, dict) for row in value):
+            return "a JSON list", [flat(row) for row in value]
+        if all(isinstance(row, list) and len(row) == 3 for row in value):
+            names = ("wall_time", "step", "loss")
+            return "TensorBoard's JSON", [dict(zip(names, row)) for row in value]
+    return None
+
+
+def flat(row: dict, keep_lists: bool = False, before: str = "") -> dict:
+    """Nested dictionaries as one, keys joined by slashes."""
+    out = {}
+    for key, value in row.items():
+        if isinstance(value, dict):
+            out |= flat(value, keep_lists, f"{before}{key}/")
+        elif keep_lists or not isinstance(value, list) or len(value) == 1:
+            out[f"{before}{key}"] = value
+    return out
+
+
+BARE = re.compile(r"(?<=[:\s,\[])([-+]?)(?:nan|inf(?:inity)?)(?=\s*[,}\]])", re.IGNORECASE)
+
+
+def loads(line: str) -> dict | None:
+    """A line's JSON object, or a dictionary as Python prints it; None when it holds none."""
+    start, end = line.find("{"), line.rfind("}")
+    if start < 0 or end < start:
+        return None
+    line = line[start : end + 1]
+    for attempt in (0, 1):
+        try:
+            row = json.loads(line)
+            return flat(row) if isinstance(row, dict) else None
+        except (ValueError, RecursionError):
+            if attempt:
+                return None
+        line = BARE.sub(
+            lambda m: (
+                "NaN" if "n" == m[0].lstrip("+-")[0].lower() else m[1].replace("+", "") + "Infinity"
+            ),
+            line,
+        )
+        line = line.replace("'", '"').replace(": None", ": null")
+        line = line.replace(": True", ": true").replace(": False", ": false")
+    return None
+
+
+def from_json_lines(lines: list[str]) -> tuple[str, list[dict]] | None:
+    """A JSON object in most lines, or in those that hold a loss."""
+    sample = [line for line in lines if "{" in line][:200]
+    if not any(row and kinds(row) & {"train_loss", "val_loss"} for row in map(loads, sample)):
+        return None
+    records = [row for row in map(loads, lines) if row]
+    useful = sum(bool(kinds(row) & {"train_loss", "val_loss"}) for row in records)
+    if useful < 0.3 * len(records) and useful < 8:
+        return None
+    factory = records and "current_steps" in records[0]
+    return "LLaMA-Factory's trainer_log.jsonl" if factory else "lines of JSON", records
+
+
+def kinds(keys) -> set[str]:
+    """What is among these keys."""
+    return {found[0] for found in map(meaning, keys) if found}
+
+
+def from_csv(lines: list[str]) -> tuple[str, list[dict]] | None:
+    """A header that names a loss or a value, and rows with as many fields."""
+    for i, line in enumerate(lines[:2000]):
+        for mark in (",", "\t", ";", "|"):
+            if mark not in line:
+                continue
+            head = split(line.lstrip("#"), mark)
+            if len(head) < 2 or any(number_like(name) for name in head):
+                continue
+            known = kinds(head)
+            if not (known & {"train_loss", "val_loss"} or {"step", "value"} <= known):
+                continue
+            rows = [line for line in lines[i + 1 :] if mark in line]
+            fields = [split(row, mark) for row in rows[:5] if not set(row) <= set("|-+: ")]
+            if not fields or any(abs(len(row) - len(head)) > 1 for row in fields):
+                continue
+            if not any(number_like(cell) for cell in fields[0]):
+                continue
+            return csv_kind(head), list(csv_records(head, rows, mark))
+    return None
+
+
+def csv_records(head, rows, mark):
+    """A dictionary for every row; a table of tags and values is turned into columns."""
+    named = {found[0]: name for name, found in ((name, meaning(name)) for name in head) if found}
+    tag, value = (named.get(kind) for kind in ("tag", "value"))
+    reader = csv.reader(rows, delimiter=mark) if mark != "|" else (split(r, mark) for r in rows)
+    for cells in reader:
+        row = {name: cell for name, cell in zip(head, cells) if cell.strip()}
+        if tag and value and tag in row and value in row:
+            row[row.pop(tag)] = row.pop(value)
+        elif value and value in row and not kinds(head) & {"train_loss", "val_loss"}:
+            row["loss"] = row.pop(value)
+        yield row
+
+
+def csv_kind(head: list[str]) -> str:
+    names = set(head)
+    if {"Wall time", "Step", "Value"} <= names:
+        return "TensorBoard's CSV"
+    if any(name.endswith("__MIN") for name in head):
+        return "wandb's CSV of a panel"
+    return "CSV"
+
+
+def split(line: str, mark: str) -> list[str]:
+    """The fields of a line of CSV, or of a table drawn with bars."""
+    if mark == "|":
+        return [cell.strip() for cell in line.strip().strip("|").split("|")]
+    return [cell.strip() for cell in next(csv.reader([line], delimiter=mark))]
+
+
+def number_like(text: str) -> bool:
+    text = text.strip().strip("\"'")
+    found = NUMBER.match(text)
+    return bool(found and found.end() == len(text))
+
+
+def from_text(lines: list[str]) -> tuple[str, list[dict]] | None:
+    """Words with numbers behind them."""
+    templates: dict[tuple, list] = {}
+    records = []
+    for line in lines:
+        parts = NUMBER.split(line)
+        if len(parts) < 2:
+            continue
+        words = tuple(parts[::2])
+        if words not in templates:
+            if len(templates) > 50_000:
+                templates.clear()
+            templates[words] = keys_of(words)
+        keys = templates[words]
+        if keys:
+            record = {}
+            for at, key in keys:
+                record.setdefault(
+                    key,
+                    as_number(parts[at])
+                    if "," not in parts[at]
+                    else as_number(parts[at].replace(",", "")),
+                )
+            records.append(record)
+    records = [record for record in records if kinds(record)]
+    if not any(kinds(record) & {"train_loss", "val_loss"} for record in records):
+        return None
+    return "text", records
+
+
+def keys_of(words: tuple[str, ...]) -> list[tuple[int, str]]:
+    """Which numbers of a line mean something: (place among the parts, key) for each."""
+    keys, loss = [], ""
+    for k, before in enumerate(words[:-1]):
+        before = re.sub(r"\((?:[a-zA-Z%/ ]*)\)(?=\s*[:=]?\s*$)", "", before)
+        before = re.sub(r"(?:tensor|array|float\d*|item)\(\s*$", "", before)
+        phrase = before.rstrip(" \t:=\"'>~")
+        phrase = re.split(r"[,;|{}\[\]()\t:=\"']|\s-\s", phrase)[-1].strip()
+        nearest = phrase.removesuffix(" value").split()[-4:]
+        found = None
+        for count in range(len(nearest), 0, -1):
+            key = " ".join(nearest[-count:])
+            found = meaning(key)
+            if found:
+                break
+        aside = not keys or [name for _, name in keys] == ["iteration"]
+        if found and found[0] == "train_loss" and aside and "valid" in words[0].lower():
+            key = f"val {key}"  # Megatron's: validation loss at iteration 8 | lm loss value: 2.25
+        if found and found[0] not in ("value", "tag"):
+            if loss and key in ("train", "val", "valid"):
+                key = f"{key} loss"
+            keys.append((2 * k + 1, key))
+        elif (
+            k == 0
+            and not before.strip()
+            and re.match(r"\s+[a-zA-Z]|\s*[:,|]\s*[a-zA-Z]|/\d", words[1] + " ")
+        ):
+            keys.append((1, "step"))  # the line begins with a bare number
+        loss = loss or "loss" in before
+    if [key for _, key in keys] == ["step"] and words[0].strip() == "":
+        return []
+    return keys
+
+
+# From records to rows
+
+
+def pick(records: list[dict], kind: str) -> str | None:
+    """The key to read as `kind`: that of the most records, and of those alike the best name."""
+    counts = Counter(
+        key for record in records for key in record if (meaning(key) or ("",))[0] == kind
+    )
+    if not counts:
+        return None
+    most = max(counts.values())
+    often = [key for key, count in counts.items() if count >= 0.5 * most]
+    return min(often, key=lambda key: (meaning(key)[1], -counts[key]))
+
+
+def to_rows(kind: str, records: list[dict]) -> Log:
+    """Rows in the order of their steps, one a step, with the names of metrics.jsonl."""
+    log = Log([], kind)
+    wanted = ("step", "train_loss", "val_loss", "lr", "grad_norm", "seconds", "epoch")
+    keys = {ours: pick(records, ours) for ours in wanted}
+    alone = not keys["train_loss"]
+    few = sum(keys["train_loss"] in record for record in records) if not alone else 0
+    if keys["val_loss"] and few < 4 <= sum(keys["val_loss"] in record for record in records):
+        alone = True
+        keys["train_loss"], keys["val_loss"] = keys["val_loss"], None
+        log.remarks.append("the validation loss is the only one and is read as the loss")
+    if not keys["train_loss"]:
+        return log
+    other_steps = [
+        key for key in {k for r in records for k in r} if (meaning(key) or ("",))[0] == "step"
+    ]
+    rows, vals, others = [], [], {"lr": [], "grad_norm": [], "seconds": []}
+    step, counted, offset, epoch, begun = None, False, 0, None, 0
+    earlier: list[list[dict]] = []
+    for record in records:
+        now = as_number(record[keys["step"]]) if keys["step"] in record else None
+        if now is None:
+            now = next((as_number(record[key]) for key in other_steps if key in record), None)
+        loss = as_number(record.get(keys["train_loss"]))
+        val = as_number(record.get(keys["val_loss"])) if keys["val_loss"] else None
+        if now is not None and math.isfinite(now):
+            in_epoch = as_number(record.get(keys["epoch"])) if keys["epoch"] else None
+            now += offset
+            if loss is not None and rows and now < rows[-1]["step"]:
+                if (
+                    in_epoch is not None
+                    and epoch is not None
+                    and in_epoch > epoch
+                    and offset + 2 * (now - offset) < rows[-1]["step"]
+                ):
+                    now, offset = now - offset + rows[-1]["step"], rows[-1]["step"]
+                elif now < rows[-1]["step"] - 1.5 * gap(rows):
+                    kept = [row for row in rows if row["step"] < now]
+                    vals = [pair for pair in vals if pair[0] < now]
+                    for pairs in others.values():
+                        pairs[:] = [pair for pair in pairs if pair[0] < now]
+                    if not kept:
+                        earlier.append(rows)
+                    begun, rows = begun + 1, kept
+            if loss is not None and in_epoch is not None:
+                epoch = in_epoch
+            step = int(now) if float(now).is_integer() else now
+        elif loss is not None and (not keys["step"] or (rows and step == rows[-1]["step"])):
+            step, counted = len(rows) + 1 if not keys["step"] else step, not keys["step"]
+        if step is None:
+            if val is not None:
+                vals.append((-math.inf, val))
+            continue
+        if loss is not None:
+            if rows and rows[-1]["step"] == step:
+                rows[-1]["train_loss"] = loss
+            else:
+                rows.append({"step": step, "train_loss": loss})
+        if val is not None:
+            vals.append((step, val))
+        for ours, pairs in others.items():
+            value = as_number(record.get(keys[ours])) if keys[ours] else None
+            if value is not None:
+                pairs.append((step, value))
+    if earlier and len(rows) < 20 and max(map(len, earlier)) > len(rows):
+        rows = max(earlier, key=len)
+        vals, others = [], {}
+        log.remarks.append(f"{len(earlier) + 1} runs in one file, the longest is read")
+    elif earlier:
+        log.remarks.append(f"{len(earlier) + 1} runs in one file, the last is read")
+    elif begun:
+        log.remarks.append(
+            f"steps begin anew {begun} time{'s' * (begun > 1)}: what came after is read"
+        )
+    if counted:
+        log.remarks.append("no step in the log: rows are counted")
+    rows.sort(key=lambda row: row["step"])
+    rows = list({row["step"]: row for row in rows}.values())
+    log.rows = rows
+    attach(rows, vals, others)
+    for ours in ("train_loss", "val_loss", "lr", "grad_norm", "seconds"):
+        if keys[ours] and any(ours in row for row in rows):
+            log.names[ours] = keys[ours]
+    return log
+
+
+def gap(rows: list[dict]) -> float:
+    """The usual distance of the last rows in steps."""
+    steps = [row["step"] for row in rows[-9:]]
+    return float(np.median(np.abs(np.diff(steps)))) if len(steps) > 1 else 1.0
+
+
+def attach(rows: list[dict], vals: list, others: dict) -> None:
+    """Validation goes into the last row before it; the rest into every row from there on."""
+    if not rows:
+        return
+    steps = np.array([row["step"] for row in rows], dtype=float)
+    for step, value in vals:
+        rows[max(0, int(np.searchsorted(steps, step, side="right")) - 1)]["val_loss"] = value
+    for ours, pairs in others.items():
+        if not pairs:
+            continue
+        exact = dict(pairs)
+        pairs = sorted(exact.items())
+        at = np.searchsorted([step for step, _ in pairs], steps, side="right") - 1
+        often = len(pairs) > 0.1 * len(rows)
+        for row, i in zip(rows, at.tolist()):
+            if row["step"] in exact:
+                row[ours] = exact[row["step"]]
+            elif ours == "lr" and often:
+                row[ours] = pairs[max(0, i)][1]
+
+
+# Files
+
+
+def decoded(data: bytes) -> str:
+    """The text of a file, in whichever encoding a shell or an export chose."""
+    if data[:2] == b"\x1f\x8b":
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError) as error:
+            raise UsageError(f"it is compressed and damaged ({error})") from None
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return data.decode("utf-16", errors="replace")
+    head = data[:2000]
+    if head.count(b"\0") > 0.3 * len(head) > 0:
+        return data.decode("utf-16-le" if head[1:2] == b"\0" else "utf-16-be", errors="replace")
+    if b"\0" in head:
+        raise UsageError("it is not text")
+    return data.decode("utf-8-sig", errors="replace")
+
+
+def find_log(path: Path) -> Path:
+    """The log in a run's folder, or the file itself."""
+    if not path.is_dir():
+        return path
+    places = [path, *sorted(path.glob("checkpoint-*"), key=lambda p: (len(p.name), p.name))[::-1]]
+    places += [path / "version_0", path / "logs"]
+    for place in places:
+        for name in FILES:
+            if (place / name).is_file():
+                return place / name
+    found = [p for p in sorted(path.iterdir()) if p.is_file() and p.suffix in ENDINGS]
+    found = [p for p in found if p.name != "config.json" and not p.name.startswith(".")] or found
+    if not found:
+        raise UsageError(
+            f"there is no log in {path}; give the folder of a training run or a log file"
+        )
+    return max(found, key=lambda p: p.stat().st_size)
+
+
+def config_vocab(folder: Path) -> int | None:
+    """The vocabulary's size that a run's config.json names."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        vocab = config.get("vocab") or config.get("vocab_size")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return vocab if isinstance(vocab, int) and vocab > 1 else None
+
+
+def read_log(path: str | Path) -> Log:
+    """The rows of a log file, or of the log in a run's folder; UsageError if there are none."""
+    path = Path(path)
+    if not path.exists():
+        raise UsageError(f"there is no {path}; give the folder of a training run or a log file")
+    file = find_log(path)
+    try:
+        text = decoded(file.read_bytes())
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read ({error.strerror or error})") from None
+    except UsageError as error:
+        raise UsageError(f"{file} cannot be read: {error}") from None
+    log = parse(text)
+    if not log.rows:
+        raise UsageError(f"{file} holds no row with a step and a loss; not a training log?")
+    log.vocab = log.vocab or config_vocab(file.parent)
+    return log
+
+
+def parse(text: str) -> Log:
+    """The rows in the text of a log; none if it is not one."""
+    found = from_json(text) if text.lstrip()[:1] in ("{", "[") else None
+    tried = [found] if found else []
+    if not found:
+        lines = re.split(r"[\r\n]+", ESCAPES.sub("", text) if "\x1b" in text else text)
+        lines = [line for line in lines if line.strip()]
+        tried = (read(lines) for read in (from_json_lines, from_csv, from_text))
+    for found in tried:
+        if found:
+            log = to_rows(*found)
+            if len(log.rows) >= (1 if "step" in kinds(key for r in found[1] for key in r) else 4):
+                size = VOCABULARY.search(text[:20_000])
+                log.vocab = int(size.group(1)) if size else None
+                return log
+    return Log([], "")
