@@ -93,13 +93,21 @@ def fresh(build, kind, *args):
 
 
 def trained(build, kind, text, n, *args):
-    """A new tokenizer that has learned n merges, and the merges that it should have learned."""
+    """A new tokenizer that was asked for n merges, and those that it has, right or wrong.
+
+    What does not ask about training goes by these, so that a slip there is said once.
+    """
     tokenizer = fresh(build, kind, *args)
-    chunks = pieces(kind, text, *args)
-    expected = merges_of(chunks, n)
-    tokenizer.train(text, 256 + len(expected))
-    must_have_merges(tokenizer.merges, chunks, len(expected))
-    return tokenizer, expected
+    tokenizer.train(text, 256 + len(merges_of(pieces(kind, text, *args), n)))
+    return tokenizer, {tuple(pair): new for pair, new in tokenizer.merges.items()}
+
+
+def must_learn(build, kind, text, n):
+    """A new tokenizer that has learned the first n merges of the text."""
+    tokenizer, merges = trained(build, kind, text, n)
+    chunks = pieces(kind, text)
+    must_have_merges(merges, chunks, len(merges_of(chunks, n)))
+    return tokenizer
 
 
 def must_have_merges(merges, chunks, n):
@@ -238,22 +246,21 @@ def test_merge_replaces_left_to_right(build, ids, pair, expected):
 @pytest.mark.checks("BasicTokenizer")
 def test_basic_training_by_hand(build):
     # the example of the Wikipedia article on byte pair encoding; a = 97, b = 98
-    _, expected = trained(build, "BasicTokenizer", "aaabdaaabac", 3)
-    assert expected == {(97, 97): 256, (256, 97): 257, (257, 98): 258}
+    expected = {(97, 97): 256, (256, 97): 257, (257, 98): 258}
+    tokenizer = must_learn(build, "BasicTokenizer", "aaabdaaabac", 3)
+    assert {tuple(pair): new for pair, new in tokenizer.merges.items()} == expected
 
 
 @of_both(3)
-@pytest.mark.parametrize(
-    "text", ["abcbcab", "xyxyzz zz", "abab baba", "aaaa bbbb", "mississippi"], ids=repr
-)
-def test_training_takes_the_first_of_equals(build, kind, text):
-    trained(build, kind, text, 6)
+def test_training_takes_the_first_of_equals(build, kind):
+    for text in ("abcbcab", "xyxyzz zz", "abab baba", "aaaa bbbb", "mississippi"):
+        must_learn(build, kind, text, 6)
 
 
 @of_both(3)
 def test_a_run_holds_a_pair_at_every_place(build, kind):
     # aaaa holds aa at three places, though only two can be merged; bc stands there twice, and first
-    trained(build, kind, "bc1bc2aaaa", 1)
+    must_learn(build, kind, "bc1bc2aaaa", 1)
 
 
 @pytest.mark.step(3)
@@ -263,57 +270,65 @@ def test_basic_training_merges_like_minbpe(build):
     for alphabet in ("ab", "abc ", "aé", "a", "ab\n", "😀x"):
         for _ in range(6):
             text = "".join(draw.choices(alphabet, k=draw.randrange(2, 120)))
-            trained(build, "BasicTokenizer", text, 34)
+            must_learn(build, "BasicTokenizer", text, 34)
 
 
 @of_both(3)
 def test_pairs_that_occur_once_are_merged_too(build, kind):
-    trained(build, kind, "abcd", 3)
+    must_learn(build, kind, "abcd", 3)
 
 
 @of_both(3)
-@pytest.mark.parametrize("text", ["abab", "a", ""], ids=repr)
-def test_training_ends_when_no_pair_is_left(build, kind, text):
-    n = len(merges_of([text]))
-    tokenizer = fresh(build, kind)
-    try:
-        tokenizer.train(text, 300)
-    except (ValueError, IndexError, KeyError, StopIteration) as error:
-        pytest.fail(
-            f"{text!r} has {n} pairs to merge, 44 were asked for: when no pair is left, training "
-            f"ends with those that there were; yours ended with {type(error).__name__}: {error}",
-            pytrace=False,
-        )
-    must_have_merges(tokenizer.merges, [text], n)
+def test_training_ends_when_no_pair_is_left(build, kind):
+    for text in ("abab", "a", ""):
+        n = len(merges_of([text]))
+        tokenizer = fresh(build, kind)
+        try:
+            tokenizer.train(text, 300)
+        except (ValueError, IndexError, KeyError, TypeError, StopIteration) as error:
+            pytest.fail(
+                f"{text!r} has {n} pairs to merge, 44 were asked for: when no pair is left, "
+                f"training ends with those; yours ended with {type(error).__name__}: {error}",
+                pytrace=False,
+            )
+        must_have_merges(tokenizer.merges, [text], n)
 
 
 @of_both(3)
 def test_a_token_has_the_bytes_of_its_two_parts(build, kind):
     tokenizer, merges = trained(build, kind, TEXT, 24)
-    vocab = {byte: bytes([byte]) for byte in range(256)}
-    for (left, right), new in merges.items():
-        vocab[new] = vocab[left] + vocab[right]
-    assert len(tokenizer.vocab) == 280, f"280 tokens expected, vocab has {len(tokenizer.vocab)}"
-    for i, token in vocab.items():
+    expected = bytes_of(merges)
+    assert len(tokenizer.vocab) == len(expected), (
+        f"after {len(merges)} merges {len(expected)} tokens expected, vocab has "
+        f"{len(tokenizer.vocab)}"
+    )
+    for i, token in expected.items():
         assert tokenizer.vocab[i] == token, (
             f"vocab[{i}] should be {token!r}, got {tokenizer.vocab[i]!r}"
         )
 
 
+def bytes_of(merges):
+    vocab = {byte: bytes([byte]) for byte in range(256)}
+    for (left, right), new in merges.items():
+        vocab[new] = vocab[left] + vocab[right]
+    return vocab
+
+
 @of_both(3)
-@pytest.mark.parametrize("size", [255, 0, -1], ids=str)
-def test_a_vocabulary_below_the_bytes_is_refused(build, kind, size):
+def test_a_vocabulary_below_the_bytes_is_refused(build, kind):
     tokenizer = fresh(build, kind)
     tokenizer.train(TEXT, 256)
-    try:
-        tokenizer.train(TEXT, size)
-    except Exception:
-        return
-    pytest.fail(
-        f"train with vocab_size {size} should be an error: the bytes alone take 256 ids; it ended "
-        f"with a vocabulary of {len(tokenizer.vocab)}",
-        pytrace=False,
-    )
+    for size in (255, 0, -1):
+        try:
+            tokenizer.train(TEXT, size)
+        except Exception:
+            continue
+        pytest.fail(
+            f"train with vocab_size {size} should be an error: the bytes alone take 256 ids; it "
+            f"ended with a vocabulary of {len(tokenizer.vocab)}",
+            pytrace=False,
+        )
 
 
 @of_both(3)
@@ -334,7 +349,8 @@ def test_training_again_starts_anew(build, kind):
     assert not kept, (
         f"the merges {kept} of an earlier text are still there: train begins with an empty dict"
     )
-    must_have_merges(tokenizer.merges, pieces(kind, TEXT), 14)
+    n = len(tokenizer.merges)
+    assert n == 14, f"14 merges were asked for in the second training, there are {n}"
     assert len(tokenizer.vocab) == 270, (
         f"after the second training there are 270 tokens, vocab has {len(tokenizer.vocab)}"
     )
@@ -354,50 +370,42 @@ def test_a_fresh_tokenizer_knows_the_bytes(build, kind):
 @pytest.mark.step(4)
 @pytest.mark.checks("BasicTokenizer")
 def test_encoding_by_hand(build):
-    tokenizer, _ = trained(build, "BasicTokenizer", "aaabdaaabac", 3)
-    must_be(tokenizer.encode("aaabdaaabac"), [258, 100, 258, 97, 99], "aaabdaaabac")
-    must_be(tokenizer.encode("ba"), [98, 97], "ba")
+    # trained right: [258, 100, 258, 97, 99]
+    tokenizer, merges = trained(build, "BasicTokenizer", "aaabdaaabac", 3)
+    for text in ("aaabdaaabac", "ba", "aab"):
+        must_be(tokenizer.encode(text), replayed(text, merges), text)
 
 
 @of_both(4)
-@pytest.mark.parametrize(
-    "text",
-    ["", "a", " ", "\n", "\r\n", "\0", TEXT, UNICODE, "a" * 300],
-    ids=["empty", "a", "space", "newline", "crlf", "nul", "play", "unicode", "run"],
-)
-def test_what_is_encoded_decodes_to_itself(build, kind, text):
+def test_what_is_encoded_decodes_to_itself(build, kind):
     tokenizer, _ = trained(build, kind, UNICODE + TEXT[:250], 40)
-    got = tokenizer.decode(tokenizer.encode(text))
-    assert got == text, f"{text[:60]!r} came back as {got[:60]!r}"
+    for text in ("a", " ", "\n", "a b", "\r\n", "\0", UNICODE, TEXT, "a" * 300, ""):
+        got = tokenizer.decode(tokenizer.encode(text))
+        assert got == text, f"{text[:60]!r} came back as {got[:60]!r}"
 
 
 @of_both(4)
 def test_encoding_merges_in_the_order_of_training(build, kind):
     # training on this learns bc before ab: the leftmost match would be wrong
-    tokenizer, _ = trained(build, kind, "bcbcbcbc abab", 2)
-    must_be(
-        tokenizer.encode("abc"),
-        [97, 256],
-        "abc",
-        ".\nbc -> 256 was learned first, so it goes first, wherever it stands",
+    tokenizer, merges = trained(build, kind, "bc1bc2bc3bc4ab5ab", 2)
+    got, expected = list(tokenizer.encode("abc")), replayed("abc", merges)
+    assert got == expected, f"with the merges {merges} 'abc' should be {expected}, got {got}" + (
+        "\nbc was learned before ab, so it goes first, wherever it stands"
+        if got == [257, 99]
+        else ""
     )
 
 
 @of_both(4)
 def test_encoding_does_not_prefer_the_longest_token(build, kind):
-    # cd five times, ab four times, abc twice, everything else once
+    # cd five times, ab four times, abc twice, everything else once: ab, cd
     tokenizer, merges = trained(build, kind, "cd1cd2cd3cd4cd5ab6ab7abc8abc9", 3)
-    assert merges == {(99, 100): 256, (97, 98): 257, (257, 99): 258}
-    got = list(tokenizer.encode("abcd"))
-    assert got == [257, 256], (
-        f"with cd -> 256, ab -> 257 and abc -> 258, learned in this order, 'abcd' is ab, cd: "
-        f"[257, 256], got {got}"
-        + (
-            ". The longest token that fits, abc, leaves a d that training never left: merge what "
-            "was learned first"
-            if got == [258, 100]
-            else ""
-        )
+    got, expected = list(tokenizer.encode("abcd")), replayed("abcd", merges)
+    assert got == expected, f"with the merges {merges} 'abcd' should be {expected}, got {got}" + (
+        "\nThe longest token that fits, abc, leaves a d that training never left: merge what "
+        "was learned first"
+        if got == [258, 100]
+        else ""
     )
 
 
@@ -405,7 +413,7 @@ def test_encoding_does_not_prefer_the_longest_token(build, kind):
 def test_encoding_replays_the_training(build, kind):
     draw = random.Random(1)
     for alphabet in ("ab", "abc", "aé", "abcd "):
-        text = "".join(draw.choices(alphabet, k=300))
+        text = "".join(draw.choices(alphabet, k=200))
         tokenizer, merges = trained(build, kind, text, 40)
         for _ in range(20):
             probe = "".join(draw.choices(alphabet.replace(" ", ""), k=draw.randrange(30)))
@@ -422,11 +430,12 @@ def test_encoding_uses_the_newest_training(build, kind):
     tokenizer, _ = trained(build, kind, "abababcc", 1)
     tokenizer.encode("abcc")
     tokenizer.train("ccccab", 257)
+    merges = {tuple(pair): new for pair, new in tokenizer.merges.items()}
     must_be(
         tokenizer.encode("abcc"),
-        [97, 98, 256],
+        replayed("abcc", merges),
         "abcc",
-        " after training again, on 'ccccab': is something kept from the training before?",
+        f", after training again, with the merges {merges}: is something kept from before?",
     )
 
 
@@ -460,7 +469,7 @@ def test_bytes_are_joined_before_they_are_decoded(build, kind):
 
 
 @of_both(4)
-@pytest.mark.parametrize("bad", [300, 100_000, -1], ids=str)
+@pytest.mark.parametrize("bad", [300, -1], ids=str)
 def test_an_unknown_id_is_refused(build, kind, bad):
     tokenizer, _ = trained(build, kind, TEXT[:200], 14)
     tokenizer.decode([97])
@@ -481,9 +490,9 @@ def test_an_unknown_id_is_refused(build, kind, bad):
 @pytest.mark.step(5)
 @pytest.mark.checks("BasicTokenizer")
 def test_the_file_is_minbpes(build, tmp_path):
-    tokenizer, _ = trained(build, "BasicTokenizer", "aaabdaaabac", 3)
+    tokenizer, merges = trained(build, "BasicTokenizer", "aaabdaaabac", 3)
     tokenizer.save(str(tmp_path / "t"))
-    must_hold(tmp_path, ["minbpe v1", "", "0", "97 97", "256 97", "257 98"])
+    must_hold(tmp_path, ["minbpe v1", "", "0", *(f"{left} {right}" for left, right in merges)])
 
 
 def must_hold(folder, expected):
@@ -502,7 +511,9 @@ def test_a_file_of_minbpe_is_read(build, tmp_path):
     tokenizer = fresh(build, "BasicTokenizer")
     tokenizer.train("zzyy", 258)
     tokenizer.load(str(path))
-    must_have_merges(tokenizer.merges, ["aaabdaaabac"], 3)
+    got = {tuple(pair): new for pair, new in tokenizer.merges.items()}
+    expected = {(97, 97): 256, (256, 97): 257, (257, 98): 258}
+    assert got == expected, f"the merges in the file are {expected}, after loading got {got}"
     must_be(tokenizer.encode("aaabd"), [258, 100], "aaabd", " after loading")
     got = tokenizer.decode([258, 100])
     assert got == "aaabd", f"[258, 100] should decode to 'aaabd' after loading, got {got!r}"
@@ -515,7 +526,8 @@ def test_a_saved_tokenizer_loads_as_it_was(build, kind, tmp_path):
     loaded = fresh(build, kind)
     loaded.train("something else", 258)
     loaded.load(str(tmp_path / "t.model"))
-    must_have_merges(loaded.merges, pieces(kind, TEXT), 24)
+    got = [(tuple(pair), new) for pair, new in loaded.merges.items()]
+    assert got == list(merges.items()), f"{merges} were saved, {dict(got)} loaded"
     for text in ("resolved speaker", UNICODE):
         expected = [i for chunk in pieces(kind, text) for i in replayed(chunk, merges)]
         must_be(loaded.encode(text), expected, text, " after loading")
@@ -530,8 +542,9 @@ def test_a_saved_tokenizer_loads_as_it_was(build, kind, tmp_path):
 @pytest.mark.checks("RegexTokenizer")
 def test_regex_training_by_hand(build):
     # chunks "ab", " ab", " ab": (a, b) occurs three times, then " " + "ab" twice
-    tokenizer, merges = trained(build, "RegexTokenizer", "ab ab ab", 2)
-    assert merges == {(97, 98): 256, (32, 256): 257}
+    expected = {(97, 98): 256, (32, 256): 257}
+    tokenizer = must_learn(build, "RegexTokenizer", "ab ab ab", 2)
+    assert {tuple(pair): new for pair, new in tokenizer.merges.items()} == expected
     must_be(tokenizer.encode("ab ab"), [256, 257], "ab ab")
 
 
@@ -539,9 +552,8 @@ def test_regex_training_by_hand(build):
 @pytest.mark.checks("RegexTokenizer")
 def test_no_merge_crosses_a_chunk(build):
     text = "dog. dog. dog! dog? 12 12 it's it's " * 5
-    tokenizer = fresh(build, "RegexTokenizer")
-    tokenizer.train(text, 256 + len(merges_of(pieces("", text))))
-    for token in map(tokenizer.vocab.__getitem__, tokenizer.merges.values()):
+    _, merges = trained(build, "RegexTokenizer", text, 10_000)
+    for token in bytes_of(merges).values():
         text = token.decode("utf-8", errors="replace")
         kinds = {
             "letter" if c.isalpha() else "digit" if c.isdigit() else "sign"
@@ -557,7 +569,7 @@ def test_no_merge_crosses_a_chunk(build):
 @pytest.mark.checks("RegexTokenizer")
 def test_repeated_chunks_count_each_time(build):
     # xy occurs five times, but in two different chunks; ab in three
-    trained(build, "RegexTokenizer", "xy xy xy xy xy ab abz abw", 2)
+    must_learn(build, "RegexTokenizer", "xy xy xy xy xy ab abz abw", 2)
 
 
 @pytest.mark.step(6)
@@ -566,7 +578,8 @@ def test_regex_training_merges_like_minbpe(build):
     draw = random.Random(2)
     words = ["ab", "ba", " aab", " ab", "  ", "\n", "é", " é", "12", "!", "'s", " abc"]
     for _ in range(25):
-        trained(build, "RegexTokenizer", "".join(draw.choices(words, k=draw.randrange(1, 60))), 34)
+        text = "".join(draw.choices(words, k=draw.randrange(1, 60)))
+        must_learn(build, "RegexTokenizer", text, 34)
 
 
 # Written down once, so that a change of the merge order cannot go unseen.
@@ -594,8 +607,8 @@ GOLDEN_IDS = [
 @pytest.mark.step(6)
 @pytest.mark.checks("RegexTokenizer")
 def test_regex_golden_merges_and_ids(build):
-    tokenizer, merges = trained(build, "RegexTokenizer", TEXT, 12)
-    assert list(merges) == GOLDEN_MERGES
+    tokenizer = must_learn(build, "RegexTokenizer", TEXT, 12)
+    assert list(map(tuple, tokenizer.merges)) == GOLDEN_MERGES
     must_be(tokenizer.encode(GOLDEN_TEXT), GOLDEN_IDS, GOLDEN_TEXT)
 
 
@@ -645,10 +658,7 @@ def test_another_pattern_can_be_given(build):
 def test_ids_are_those_of_tiktoken(build, name):
     pattern = getattr(build, name)
     tokenizer, merges = trained(build, "RegexTokenizer", TEXT + UNICODE, 60, pattern)
-    vocab = {byte: bytes([byte]) for byte in range(256)}
-    for (left, right), new in merges.items():
-        vocab[new] = vocab[left] + vocab[right]
-    ranks = {token: i for i, token in vocab.items()}
+    ranks = {token: i for i, token in bytes_of(merges).items()}
     theirs = tiktoken.Encoding(
         name, pat_str=pattern, mergeable_ranks=ranks, special_tokens=SPECIALS
     )
@@ -758,10 +768,11 @@ def test_a_set_allows_some_special_tokens(build):
 @pytest.mark.step(6)
 @pytest.mark.checks("RegexTokenizer")
 def test_the_file_holds_pattern_and_special_tokens(build, tmp_path):
-    tokenizer, _ = trained(build, "RegexTokenizer", "ab ab ab", 2)
+    tokenizer, merges = trained(build, "RegexTokenizer", "ab ab ab", 2)
     tokenizer.register_special_tokens({"<|end|>": 258})
     tokenizer.save(str(tmp_path / "t"))
-    must_hold(tmp_path, ["minbpe v1", build.GPT2_PATTERN, "1", "<|end|> 258", "97 98", "32 256"])
+    lines = [f"{left} {right}" for left, right in merges]
+    must_hold(tmp_path, ["minbpe v1", build.GPT2_PATTERN, "1", "<|end|> 258", *lines])
 
 
 @pytest.mark.step(6)
@@ -797,9 +808,6 @@ def test_loading_takes_the_files_pattern(build, tmp_path):
         text,
         ": a loaded tokenizer splits with the pattern in the file, not with its own",
     )
-    again = merges_of(pieces("", "xy1 xy2", pattern), 2)
-    loaded.train("xy1 xy2", 258)
-    must_have_merges(loaded.merges, pieces("", "xy1 xy2", pattern), len(again))
 
 
 # 7. CharTokenizer
