@@ -228,7 +228,7 @@ SABOTAGES = [
             and abs(broken.tokens_per_char / healthy.tokens_per_char - 1) < 0.02
             and abs(broken.code_tokens_per_char / healthy.code_tokens_per_char - 1) < 0.02
         ),
-        caught_by="test_get_stats_counts_neighbours",
+        caught_by="test_a_run_holds_a_pair_at_every_place",
     ),
     Sabotage(
         name="space_thrown_away",
