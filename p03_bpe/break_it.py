@@ -208,7 +208,7 @@ SABOTAGES = [
         symptom=lambda healthy, broken: (
             broken.other_ids > 0.01
             and broken.round_trips_failed == 0
-            and abs(broken.tokens_per_char / healthy.tokens_per_char - 1) < 0.05
+            and abs(broken.tokens_per_char / healthy.tokens_per_char - 1) < 0.08
         ),
         caught_by="test_encoding_does_not_prefer_the_longest_token",
     ),
