@@ -71,6 +71,7 @@ def test_files_that_pass_take_the_place_of_ours_and_the_lines_say_so(folder, cap
     assert "my/p04_attention.py:" in lines[2] and lines[2].endswith("pass")
     assert "next: loss" in lines[3]
     assert json.loads(Path("run/config.json").read_text("utf-8"))["mine"] == "my/"
+    assert any(line.endswith("leave --mine away") for line in lines), "the book's own, to compare"
 
     # The run's weights are of their layer, and so is the model that samples from them.
     assert [path.name for path in Path("run/mine").iterdir()] == ["p04_attention.py"]
@@ -137,3 +138,12 @@ def test_a_folder_that_is_not_there(folder, capsys):
     out, err = capsys.readouterr()
     assert end.value.code == 2 and not out
     assert err.count("\n") == 1 and "no folder nowhere" in err
+
+
+def test_a_folder_of_which_nothing_passes_is_not_trained_on(folder, capsys):
+    write("p05_gpt.py", "def loss(logits, targets):\n    return logits.mean()\n")
+    with pytest.raises(SystemExit) as end:
+        train.main(["--mine", "my", "--data", "text.txt", "--tokenizer", "char", *SIZES])
+    err = capsys.readouterr().err
+    assert end.value.code == 2 and err.count("\n") == 1 and "leave --mine away" in err
+    assert not Path("runs").exists()

@@ -6,13 +6,14 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from p05_gpt import run, sample, train
+from p05_gpt import build, run, sample, train
 
 SMALL = [
     "--n-layer",
@@ -300,3 +301,83 @@ def test_the_command_runs_from_a_shell_and_ctrl_c_keeps_what_there_is(text_file,
     rows = rows_of(out)
     assert [row["step"] for row in rows] == list(range(1, len(rows) + 1)) and len(rows) > 3
     run.read_run(out)
+
+
+# What may go wrong while a run is written, read or watched
+
+
+def locked(monkeypatch, times):
+    """os.replace as on Windows while another program has the file open: refused `times` times."""
+    replace, left = os.replace, [times]
+
+    def refuse(source, target):
+        if left[0] > 0:
+            left[0] -= 1
+            raise PermissionError(13, "Access is denied", str(source), 5, str(target))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse)
+
+
+def test_a_lock_that_lasts_a_moment_is_waited_for(tmp_path, monkeypatch):
+    locked(monkeypatch, 3)
+    run.write_atomically(tmp_path / "x.txt", lambda file: file.write(b"whole"))
+    assert [path.name for path in tmp_path.iterdir()] == ["x.txt"]
+    assert (tmp_path / "x.txt").read_bytes() == b"whole"
+
+
+def test_weights_that_cannot_take_their_name_are_saved_under_another(tmp_path, monkeypatch, capsys):
+    attempts = []
+
+    def write(path, write):
+        attempts.append(path.name)
+        if path.name == "model.pt":
+            raise PermissionError(13, "locked by another program", str(path))
+
+    monkeypatch.setattr(run, "write_atomically", write)
+    train.save_weights(torch.nn.Linear(2, 2), tmp_path)
+    assert attempts == ["model.pt", "model-rescued.pt"]
+    assert "model.pt is locked by another program" in capsys.readouterr().err
+
+
+def test_a_model_that_is_cut_short_is_told_in_one_line(finished, tmp_path, capsys):
+    for path in finished.iterdir():
+        content = path.read_bytes()
+        cut = len(content) // 2 if path.name == "model.pt" else len(content)
+        (tmp_path / path.name).write_bytes(content[:cut])
+    said = refusal(sample.main, ["--run", str(tmp_path)], capsys)
+    assert "model.pt" in said and "damaged" in said and len(said) < 200 + len(str(tmp_path))
+
+
+def test_training_works_in_a_thread(text_file, tmp_path):
+    status = []
+    argv = ["--data", text_file, "--out", str(tmp_path / "run"), *SMALL]
+    thread = threading.Thread(target=lambda: status.append(train.main(argv)))
+    thread.start()
+    thread.join()
+    assert status == [0] and (tmp_path / "run/model.pt").exists()
+
+
+def test_an_unfinished_build_is_told_in_one_line(text_file, tmp_path, monkeypatch, capsys):
+    def forward(self, idx):
+        raise NotImplementedError
+
+    monkeypatch.setattr(build.GPT, "forward", forward)
+    argv = ["--data", text_file, "--out", str(tmp_path / "run"), *SMALL]
+    said = refusal(train.main, argv, capsys)
+    assert "forward in" in said and "is not written yet" in said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a closed pipe is another error there")
+def test_a_reader_that_goes_away_leaves_no_traceback(finished):
+    command = [sys.executable, "-m", "p05_gpt.sample", "--run", str(finished), "--tokens", "20"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.stderr.read() == b"" and process.wait(timeout=60) == 0
+
+
+def test_auto_is_the_cpu_where_there_is_no_cuda(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert run.pick_device("auto") == torch.device("cpu")

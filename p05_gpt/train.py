@@ -125,7 +125,9 @@ def train(args) -> int:
         return train_both(args)
     tokenizer, train_ids, val_ids, tokens_per_char, digest = run.load_data(args)
     vocab = len(tokenizer.vocab)
-    model = new_model(args, vocab).to(device)
+    model = new_model(args, vocab)
+    try_out(model, args, train_ids)
+    model = model.to(device)
     folder = run.claim_folder(
         args.out, args.overwrite, DEFAULT_OUT, "use --overwrite, or another folder with --out"
     )
@@ -159,6 +161,14 @@ def new_model(args, vocab: int) -> GPT:
     model = GPT(vocab, args.n_embd, args.n_head, args.n_layer, args.block_size)
     init_weights(model)
     return model
+
+
+def try_out(model: GPT, args, train_ids: torch.Tensor) -> None:
+    """Call all that a run will need, so that what is not written yet is found at its beginning."""
+    x, y = get_batch(train_ids, args.block_size, 1, torch.Generator())
+    loss(model(x), y)
+    evaluate(model, train_ids[:2], args.block_size)
+    generate(model, x, 1)
 
 
 def training_steps(args, model, train_ids, val_ids, tokens_per_char, tokenizer):
