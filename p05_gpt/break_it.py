@@ -316,7 +316,7 @@ SABOTAGES = [
     ),
     Sabotage(
         name="no_small_init",
-        old="std = 1 / math.sqrt(3 * parameter.shape[1])",
+        old="std = 1 / math.sqrt(3 * part.in_features)",
         new="std = 1.0",
         predict="The first guesses are confident and wrong: the loss starts far above ln V and "
         "the run spends its steps on unlearning.",
@@ -329,8 +329,8 @@ SABOTAGES = [
     ),
     Sabotage(
         name="zeroed_init",
-        old="nn.init.normal_(parameter, std=std)",
-        new="nn.init.zeros_(parameter)",
+        old="nn.init.normal_(part.weight, std=std)",
+        new="nn.init.zeros_(part.weight)",
         predict="The head learns; behind two zeros in a row nothing ever gets a gradient: "
         "attention and MLP stay at zero for ever, and the model counts pairs.",
         symptom=lambda healthy, broken: abs(broken.val_loss - broken.bigram) < 0.05,

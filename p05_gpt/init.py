@@ -13,6 +13,8 @@ import math
 
 from torch import nn
 
+SMALL = 0.02
+
 
 def init_weights(model: nn.Module) -> None:
     """Set a GPT's weights: those of PyTorch's Linear in size, and a calm residual stream.
@@ -22,17 +24,15 @@ def init_weights(model: nn.Module) -> None:
     projections of a block that write into the stream start smaller by sqrt(2 * n_layer): together
     the 2 * n_layer writes are then as large as one. Token embeddings have variance 1, so that
     these writes adjust a token and do not drown it. Position embeddings start near zero and grow
-    as they are needed. A model whose parts have other names keeps what it has there.
+    as they are needed. Parts of a reader's model that have other names or kinds stay as they are.
     """
-    for name, parameter in model.named_parameters():
-        if name.endswith("bias"):
-            nn.init.zeros_(parameter)
-        elif name == "tok_emb.weight":
-            nn.init.normal_(parameter)
-        elif name in ("pos_emb.weight", "pos_emb"):
-            nn.init.normal_(parameter, std=0.02)
-        elif parameter.dim() == 2:  # the Linears; a LayerNorm's weight stays 1
-            std = 1 / math.sqrt(3 * parameter.shape[1])
-            if name.endswith(("attn.proj.weight", "mlp.2.weight")):
+    for name, part in model.named_modules():
+        if isinstance(part, nn.Embedding):
+            nn.init.normal_(part.weight, std=SMALL if name == "pos_emb" else 1.0)
+        elif isinstance(part, nn.Linear):
+            std = 1 / math.sqrt(3 * part.in_features)
+            if name.endswith(("attn.proj", "mlp.2")):
                 std = std / math.sqrt(2 * len(model.blocks))
-            nn.init.normal_(parameter, std=std)
+            nn.init.normal_(part.weight, std=std)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)

@@ -437,9 +437,7 @@ def other_choices() -> dict:
     full_size = choice(
         "full_size", "std = std / math.sqrt(2 * len(model.blocks))", "std = std / 1", "init"
     )
-    large_positions = choice(
-        "large_positions", "normal_(parameter, std=0.02)", "normal_(parameter)", "init"
-    )
+    large_positions = choice("large_positions", "SMALL = 0.02", "SMALL = 1.0", "init")
     return {
         "ours": (build, init_weights),
         "a head with bias": (choice("bias", f"{head}, bias=False)", f"{head})"), init_weights),

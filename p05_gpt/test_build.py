@@ -252,7 +252,7 @@ def test_block_lets_attention_read_the_normalised_stream(build):
     module, x = block(build), stream(2, 4, C)
     before = module(x)[:, 1:]
     results = {}
-    for size in (3.0, 1e3, 1e5):
+    for size in (3.0, 1e5, 1e7):
         louder = x.clone()
         louder[:, 0] *= size
         results[size] = module(louder)[:, 1:]
@@ -262,9 +262,28 @@ def test_block_lets_attention_read_the_normalised_stream(build):
         "which removes the size.\n"
         + (
             "Does attention come first, and the MLP after it?"
-            if gap(results[1e3], results[1e5]) < 1e-2
+            if gap(results[1e5], results[1e7]) < 0.05 * before.abs().max()
             else "Does attention read x itself, without LayerNorm?"
         )
+    )
+
+
+@pytest.mark.step(1)
+@pytest.mark.checks("Block")
+def test_block_passes_gradients_to_its_input(build):
+    torch.manual_seed(0)
+    module, step = build.Block(C, HEADS).eval(), 5e-4
+    x, along, downstream = (stream(2, 5, C, seed=seed) for seed in (0, 1, 2))
+    with torch.no_grad():
+        ahead, back = ((module(x + s * along) * downstream).sum().item() for s in (step, -step))
+    expected = (ahead - back) / (2 * step)
+    x.requires_grad_()
+    (module(x) * downstream).sum().backward()
+    got = 0.0 if x.grad is None else (x.grad * along).sum().item()
+    assert math.isclose(got, expected, rel_tol=0.05, abs_tol=0.1), (
+        f"if x moves a little in one direction, what the block returns changes at a rate of "
+        f"{expected:.3f}, and by its gradient with respect to x at {got:.3f}:\n"
+        "is x, or a part of what is made of it, cut off from the graph (detach, .data)?"
     )
 
 
@@ -300,10 +319,21 @@ def test_block_has_an_mlp_four_times_as_wide(build):
 # GPT
 
 
-def position_vectors(model):
-    """pos_emb as a table, be it an Embedding or a Parameter."""
-    table = model.pos_emb if isinstance(model.pos_emb, torch.Tensor) else model.pos_emb.weight
+def vectors(part):
+    """An embedding as a table, be it an Embedding or a Parameter."""
+    table = part if isinstance(part, torch.Tensor) else part.weight
     return table.reshape(-1, table.shape[-1])
+
+
+def scores(head, x):
+    """What the head gives, be it a module or a matrix, from C to V or from V to C."""
+    if not isinstance(head, torch.Tensor):
+        return head(x)
+    return x @ (head if head.shape[0] == C else head.T)
+
+
+def weights_of(part):
+    return [part] if isinstance(part, torch.Tensor) else list(part.parameters())
 
 
 @pytest.mark.step(2)
@@ -320,10 +350,11 @@ def test_gpt_has_the_parts_of_the_book(build):
         f"missing: {', '.join(missing)}"
     )
     assert not isinstance(model.blocks, list | tuple), PLAIN_LIST
-    assert position_vectors(model).shape == (BLOCK, C), (
-        f"pos_emb should hold a vector of {C} for each of {BLOCK} positions, "
-        f"got {tuple(position_vectors(model).shape)}"
-    )
+    for name, size, what in (("tok_emb", V, "tokens"), ("pos_emb", BLOCK, "positions")):
+        shape = tuple(vectors(getattr(model, name)).shape)
+        assert shape == (size, C), (
+            f"{name} should hold a vector of {C} for each of {size} {what}, got {shape}"
+        )
 
 
 @pytest.mark.step(2)
@@ -356,13 +387,14 @@ def test_gpt_is_embeddings_blocks_norm_and_head_in_this_order(build):
     model, idx = gpt(build), tokens(2, BLOCK - 1)
     for parameter in model.ln_f.parameters():
         parameter.add_(torch.linspace(0.5, 1.5, C))
-    tok, pos = model.tok_emb(idx), position_vectors(model)[: idx.shape[1]]
+    tok, table = vectors(model.tok_emb)[idx], vectors(model.pos_emb)
+    pos = table[: idx.shape[1]]
 
     def finish(x, n_blocks=LAYERS, norm=model.ln_f):
         blocks = list(model.blocks)
         for layer in blocks[:n_blocks] if n_blocks >= 0 else blocks[::-1]:
             x = layer(x)
-        return model.head(norm(x))
+        return scores(model.head, norm(x))
 
     expected, got = finish(tok + pos), model(idx)
     mistakes = {
@@ -375,7 +407,7 @@ def test_gpt_is_embeddings_blocks_norm_and_head_in_this_order(build):
         "the blocks are applied in the wrong order": finish(tok + pos, -1),
         "the positions count backwards": finish(tok + pos.flip(0)),
         "every token has the first position": finish(tok + pos[:1]),
-        "the positions count from 1": finish(tok + position_vectors(model)[1:]),
+        "the positions count from 1": finish(tok + table[1:]),
         "the embeddings are multiplied, not added": finish(tok * pos),
         "ln_f is applied before the blocks": finish(model.ln_f(tok + pos), norm=lambda x: x),
         "a softmax is applied to the scores": expected.softmax(-1),
@@ -777,7 +809,10 @@ def test_evaluate_counts_every_prediction_once(build, N):
     model, data = gpt(build), tokens(N, seed=2)
     n, whole = N - 1, (N - 1) // BLOCK * BLOCK
     expected = mean_loss(model, data, BLOCK)
-    reasons = {f"that is the sum over the {n} predictions": n * expected}
+    reasons = {
+        f"that is the sum over the {n} predictions": n * expected,
+        f"that is divided by {N}, and {N} tokens hold {n} predictions": n * expected / N,
+    }
     if 0 < whole < n:
         full, rest = mean_loss(model, data[: whole + 1], BLOCK), mean_loss(model, data[whole:], n)
         windows = whole // BLOCK
@@ -789,7 +824,7 @@ def test_evaluate_counts_every_prediction_once(build, N):
             / (windows + 1),
         }
     got = number(build.evaluate(model, data, BLOCK))
-    reason = next((f": {why}" for why, value in reasons.items() if n > 1 and close(got, value)), "")
+    reason = next((f": {why}" for why, value in reasons.items() if close(got, value)), "")
     assert close(got, expected), (
         f"{N} tokens in windows of {BLOCK} cost {expected:.5f} nats per token over {n} "
         f"predictions, got {got:.5f}{reason}"
@@ -804,7 +839,7 @@ def test_evaluate_cuts_windows_of_the_size_asked_for(build, block_size):
     expected = mean_loss(model, data, block_size)
     got = number(build.evaluate(model, data, block_size))
     assert close(got, expected), (
-        f"windows of {block_size} cost {expected:.5f} nats per token, got {got:.5f}: each window "
+        f"windows of {block_size} cost {expected:.5f} nats per token, got {got:.5f}.\nEach window "
         "starts where the one before it ended and sees nothing of it"
     )
 
@@ -847,14 +882,18 @@ def test_evaluate_has_no_number_for_a_text_without_predictions(build):
 # generate
 
 
-def next_probabilities(model, idx):
-    with torch.no_grad():
-        return model(idx[:, -BLOCK:])[:, -1].softmax(-1)
+@torch.no_grad()
+def greedy(model, idx, n, window=slice(-BLOCK, None), position=-1):
+    """The likeliest token each time, of the last position after the last BLOCK tokens."""
+    for _ in range(n):
+        likeliest = model(idx[:, window])[:, position].argmax(-1, keepdim=True)
+        idx = torch.cat([idx, likeliest], dim=1)
+    return idx
 
 
 @pytest.mark.step(6)
 @pytest.mark.checks("generate")
-@pytest.mark.parametrize("n", [0, 1, 20], ids=lambda n: f"{n} new")
+@pytest.mark.parametrize("n", [0, 1, 5], ids=lambda n: f"{n} new")
 def test_generate_continues_what_it_is_given(build, n):
     model, idx = gpt(build), tokens(2, 3)
     before = idx.clone()
@@ -876,16 +915,18 @@ def test_generate_continues_what_it_is_given(build, n):
     "sampling", [{"top_k": 1}, {"temperature": 1e-6}], ids=["top_k=1", "temperature=1e-6"]
 )
 def test_generate_without_a_choice_takes_the_likeliest(build, sampling):
-    model, idx = gpt(build), tokens(3, 2)
-    expected = idx
-    for _ in range(15):
-        likeliest = next_probabilities(model, expected).argmax(-1, keepdim=True)
-        expected = torch.cat([expected, likeliest], 1)
-    got = build.generate(model, idx, 15, generator=seeded(0), **sampling)
+    model, idx = gpt(build), tokens(3, 3)
+    expected, first = greedy(model, idx, 5), greedy(model, idx, 5, position=0)
+    got = build.generate(model, idx, 5, generator=seeded(0), **sampling)
+    other = build.generate(model, idx, 5, generator=seeded(1), **sampling)
+    reason = ""
+    if not torch.equal(got, other):
+        reason = "\nwith another generator it is another text: there is still a choice"
+    elif torch.equal(got, first):
+        reason = "\nthe scores of the first position are taken, not those of the last"
     assert torch.equal(got, expected), (
-        f"with {sampling} every new token should be the likeliest after the last {BLOCK}:\n"
-        f"    {expected[0].tolist()}\nyours:\n    {got[0].tolist()}\n"
-        "Are the scores of the last position taken, and the new token put at the end?"
+        f"with {sampling} every new token should be the likeliest:\n"
+        f"    {expected[0].tolist()}\nyours:\n    {got[0].tolist()}{reason}"
     )
 
 
@@ -893,7 +934,7 @@ def test_generate_without_a_choice_takes_the_likeliest(build, sampling):
 @pytest.mark.checks("generate")
 def test_generate_at_temperature_zero_is_greedy_or_refuses(build):
     model, idx = gpt(build), tokens(3, 2)
-    expected = build.generate(model, idx, 5, top_k=1, generator=seeded(0))
+    expected = greedy(model, idx, 5)
     got = refused(build.generate, model, idx, 5, temperature=0, generator=seeded(0))
     assert got is REFUSED or torch.equal(got, expected), (
         "temperature 0 should take the likeliest token each time, or be an error:\n"
@@ -905,19 +946,27 @@ def test_generate_at_temperature_zero_is_greedy_or_refuses(build):
 @pytest.mark.checks("generate")
 def test_generate_crops_to_the_context(build):
     model, idx = gpt(build), tokens(2, BLOCK + 9)
-    expected = build.generate(model, idx[:, -BLOCK:], 12, top_k=1, generator=seeded(0))[:, -12:]
+    expected = greedy(model, idx, 5)
+    mistakes = {
+        f"the first {BLOCK} are shown to the model": slice(0, BLOCK),
+        f"the last {BLOCK - 1} are shown to the model": slice(-BLOCK + 1, None),
+        "the last one alone is shown to the model": slice(-1, None),
+    }
+    others = {why: greedy(model, idx, 5, window) for why, window in mistakes.items()}
     try:
-        got = build.generate(model, idx, 12, top_k=1, generator=seeded(0))[:, -12:]
+        got = build.generate(model, idx, 5, top_k=1, generator=seeded(0))
     except (IndexError, RuntimeError, ValueError, AssertionError) as error:
+        if isinstance(error, NotImplementedError):
+            raise
         pytest.fail(
             f"a text of {BLOCK + 9} tokens in a context of {BLOCK} ends in {type(error).__name__}: "
             f"give the model the last {BLOCK} tokens of it, idx[:, -block_size:]",
             pytrace=False,
         )
+    reason = next((f"\n{why}" for why, other in others.items() if torch.equal(got, other)), "")
     assert torch.equal(got, expected), (
-        f"only the last {BLOCK} tokens of a longer text can be seen, so the continuation should "
-        f"be that of these tokens alone:\n    {expected[0].tolist()}\nyours:\n    "
-        f"{got[0].tolist()}"
+        f"the likeliest tokens after the last {BLOCK} of {BLOCK + 9} tokens are\n"
+        f"    {expected[0, -5:].tolist()}\nyours:\n    {got[0, -5:].tolist()}{reason}"
     )
 
 
@@ -939,7 +988,7 @@ def test_generate_draws_from_the_distribution(build, sampling):
     model = gpt(build)
     idx = torch.tensor([[3, 1, 4]])
     with torch.no_grad():
-        for parameter in model.head.parameters():
+        for parameter in weights_of(model.head):
             parameter *= 0.3  # so that many tokens are likely
         logits = model(idx)[0, -1]
 
@@ -975,14 +1024,14 @@ def test_generate_draws_the_same_from_the_same_generator(build):
     model, idx, texts = gpt(build), tokens(2, 3), []
     for seed in (1, 1, 2):
         torch.manual_seed(len(texts))
-        texts.append(build.generate(model, idx, 15, generator=seeded(seed)))
+        texts.append(build.generate(model, idx, 5, generator=seeded(seed)))
     a, b, c = texts
     assert torch.equal(a, b), (
         "two generators with one seed should give the same text; draw with generator=generator"
     )
     assert not torch.equal(a, c), "another seed should give another text"
     generator = seeded(1)
-    first, second = (build.generate(model, idx, 15, generator=generator) for _ in range(2))
+    first, second = (build.generate(model, idx, 5, generator=generator) for _ in range(2))
     assert torch.equal(first, a) and not torch.equal(first, second), (
         "a generator that has drawn should go on where it is: the next text should be another"
     )
@@ -994,9 +1043,9 @@ def test_generate_draws_the_same_from_the_same_generator(build):
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluating"])
 def test_generate_switches_dropout_off_and_restores_the_mode(build, training):
     model, idx = with_dropout(gpt(build)), tokens(2, 3)
-    expected = build.generate(model, idx, 12, top_k=1, generator=seeded(0))
+    expected = greedy(model, idx, 5)
     model.train(training)
-    got = build.generate(model, idx, 12, top_k=1, generator=seeded(0))
+    got = build.generate(model, idx, 5, top_k=1, generator=seeded(0))
     assert torch.equal(got, expected), (
         "with dropout in the model the likeliest tokens are others: generate should switch it off "
         "while it draws, by model.eval()"

@@ -64,16 +64,17 @@ def test_the_sizes_are_those_that_the_docstring_names(model):
             assert (p == 1).all(), name
 
 
-def test_a_model_with_other_names_and_a_table_of_positions_is_taken(build):
+def test_parts_of_another_kind_stay_as_they_are(build):
     class Other(nn.Module):
         def __init__(self):
             super().__init__()
             self.tok_emb = nn.Embedding(V, C)
             self.pos_emb = nn.Parameter(torch.ones(1, BLOCK, C))
-            self.blocks = nn.ModuleList([nn.Linear(C, C), nn.LayerNorm(C)])
-            self.head = nn.Linear(C, V)
+            self.blocks = nn.ModuleList([nn.Linear(C, C, bias=False), nn.LayerNorm(C)])
+            self.head = nn.Parameter(torch.ones(C, V))
 
     model = Other()
     build.init_weights(model)
-    assert model.pos_emb.std().item() == pytest.approx(0.02, rel=0.1)
-    assert (model.blocks[1].weight == 1).all() and not model.head.bias.any()
+    assert (model.pos_emb == 1).all() and (model.head == 1).all()
+    assert (model.blocks[1].weight == 1).all()
+    assert model.blocks[0].weight.std().item() == pytest.approx(1 / math.sqrt(3 * C), rel=0.05)
