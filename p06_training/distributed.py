@@ -15,40 +15,42 @@ from torch import distributed, nn
 from p01_autograd.lab.cli import UsageError
 from p05_gpt.build import get_batch, loss
 
-from .build import Trainer, clip_grad_norm, lr_at
+from . import build
 
 ATTRIBUTES = ("model", "optimizer", "train_ids", "recipe", "generator", "steps_done")
 
 
-class DataParallelTrainer(Trainer):
-    """The listing's Trainer where torch.distributed has been started; recipes and rows are its."""
+class DataParallelTrainer:
+    """A listing's Trainer where torch.distributed has been started: its run makes our steps."""
 
     def __init__(self, model: nn.Module, optimizer, train_ids, val_ids, recipe):
-        super().__init__(model, optimizer, train_ids, val_ids, recipe)
-        missing = [name for name in ATTRIBUTES if not hasattr(self, name)]
+        self.one = build.Trainer(model, optimizer, train_ids, val_ids, recipe)
+        missing = [name for name in ATTRIBUTES if not hasattr(self.one, name)]
         if missing:
             raise UsageError(
                 f"in many processes a Trainer needs the listing's attributes {', '.join(missing)}; "
                 "train in one process, or give them these names"
             )
+        self.one.step = self.step
+        self.run, self.state = self.one.run, self.one.state
         self.rank, self.processes = distributed.get_rank(), distributed.get_world_size()
         self.parallel = nn.parallel.DistributedDataParallel(model)
 
     def step(self) -> dict:
         """As in the listing, with gradients and loss summed over the processes."""
-        recipe = self.recipe
-        lr = lr_at(
-            self.steps_done,
+        one, recipe = self.one, self.one.recipe
+        lr = build.lr_at(
+            one.steps_done,
             max_lr=recipe.max_lr,
             min_lr=recipe.min_lr,
             warmup_steps=recipe.warmup_steps,
             total_steps=recipe.steps,
         )
-        for group in self.optimizer.param_groups:
+        for group in one.optimizer.param_groups:
             group["lr"] = lr
 
-        self.model.train()
-        self.optimizer.zero_grad()
+        one.model.train()
+        one.optimizer.zero_grad()
         train_loss, parts = 0.0, self.parts()
         for i, (x, y) in enumerate(parts, 1):
             share = len(x) / (recipe.batch_size * recipe.accumulate)
@@ -58,12 +60,12 @@ class DataParallelTrainer(Trainer):
                 (part * self.processes).backward()  # since the exchange takes the mean
             train_loss += part.item()
 
-        grad_norm = float(clip_grad_norm(self.model.parameters(), recipe.clip))
+        grad_norm = float(build.clip_grad_norm(one.model.parameters(), recipe.clip))
         if math.isfinite(grad_norm):
-            self.optimizer.step()
-        self.steps_done += 1
+            one.optimizer.step()
+        one.steps_done += 1
         return {
-            "step": self.steps_done,
+            "step": one.steps_done,
             "train_loss": sum_over_ranks(train_loss),
             "lr": lr,
             "grad_norm": grad_norm,
@@ -71,9 +73,9 @@ class DataParallelTrainer(Trainer):
 
     def parts(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """This process's share of a batch, in parts of at most batch_size / processes windows."""
-        recipe = self.recipe
+        one, recipe = self.one, self.one.recipe
         drawn = [
-            get_batch(self.train_ids, recipe.block_size, recipe.batch_size, self.generator)
+            get_batch(one.train_ids, recipe.block_size, recipe.batch_size, one.generator)
             for _ in range(recipe.accumulate)
         ]
         at_once = math.ceil(recipe.batch_size / self.processes)
@@ -82,9 +84,10 @@ class DataParallelTrainer(Trainer):
 
     def load_state(self, state: dict) -> None:
         """Go on where state() was taken, in however many processes that was."""
-        super().load_state(state)
+        self.one.load_state(state)
         if self.rank > 0:  # its dropout must not repeat rank 0's
-            torch.manual_seed(self.recipe.seed + self.steps_done * self.processes + self.rank)
+            seed = self.one.recipe.seed
+            torch.manual_seed(seed + self.one.steps_done * self.processes + self.rank)
 
 
 def in_many_processes() -> bool:

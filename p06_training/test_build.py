@@ -408,12 +408,13 @@ class Killed(BaseException):
 class Disk:
     """Watches what the module does with files: what it forces to the disk, what it renames.
 
-    `fail` is called before and after each of these, with the number of the moment, from 1.
+    The moments before and after each of these are counted, from 1; at the moment `at` it raises
+    `error`.
     """
 
-    def __init__(self, build, monkeypatch, fail=lambda moment: None):
-        self.moments, self.fail = count(1), fail
-        self.synced, self.renamed = [], []
+    def __init__(self, build, monkeypatch, at=0, error=None):
+        self.moments, self.at, self.error = 0, at, error
+        self.failed, self.synced, self.renamed = "", [], []
         for name, wrapped in (
             ("fsync", self.sync),
             ("fdatasync", self.sync),
@@ -428,24 +429,30 @@ class Disk:
                 if value is real:
                     monkeypatch.setattr(build, theirs, getattr(os, name))
 
+    def moment(self, doing):
+        self.moments += 1
+        if self.moments == self.at:
+            self.failed = doing
+            raise self.error
+
     def sync(self, real):
         def noted(file, *rest, **named):
-            self.fail(next(self.moments))
+            self.moment("fsync")
             status = os.fstat(file if isinstance(file, int) else file.fileno())
             real(file, *rest, **named)
             self.synced.append((status.st_ino, status.st_size))
-            self.fail(next(self.moments))
+            self.moment("fsync")
 
         return noted
 
     def rename(self, real):
         def noted(source, target, *rest, **named):
-            self.fail(next(self.moments))
+            self.moment("rename")
             status = os.stat(source)
             real(source, target, *rest, **named)
             whole = (status.st_ino, status.st_size) in self.synced
             self.renamed.append((Path(source), Path(target), whole))
-            self.fail(next(self.moments))
+            self.moment("rename")
 
         return noted
 
@@ -506,34 +513,29 @@ def test_save_checkpoint_forces_the_content_to_the_disk_before_it_gets_its_name(
 @pytest.mark.checks("save_checkpoint")
 @pytest.mark.step(3)
 def test_save_checkpoint_that_fails_says_so_and_leaves_the_one_before(build, tmp_path, monkeypatch):
-    path = tmp_path / "a.pt"
-    for moment in range(1, 20):
-
-        def full(n, moment=moment):
-            if n == moment:
-                raise OSError(errno.ENOSPC, "No space left on device")
-
+    path, full = tmp_path / "a.pt", OSError(errno.ENOSPC, "No space left on device")
+    for moment in count(1):
         build.save_checkpoint(path, some_state())
         before, raised = path.read_bytes(), False
         with monkeypatch.context() as patch:
-            disk = Disk(build, patch, full)
+            disk = Disk(build, patch, moment, full)
             try:
                 build.save_checkpoint(path, some_state(1))
             except Exception:
                 raised = True
-        reached, given = next(disk.moments) > moment, disk.given(path)
-        assert reached or moment > 1, "os.fsync and os.replace were never called"
-        left = path.read_bytes() if path.is_file() else None
+        if not disk.failed:
+            assert moment > 1, "os.fsync and os.replace were never called"
+            return
+        given, left = disk.given(path), path.read_bytes() if path.is_file() else None
         assert given or left == before or (left and not raised), (
             "the disk was full, and the checkpoint that was there before is gone or changed. Write "
             "to another name first, rename when all of it is on the disk"
         )
-        assert raised or (given and given[-1][1]) or (disk.synced and left != before), (
+        copied = disk.failed == "rename" and left != before  # as shutil.move does
+        assert raised or (given and given[-1][1]) or copied, (
             "the disk was full, os.fsync or os.replace raised an OSError, and save_checkpoint went "
             "on as if all were well"
         )
-        if not reached:
-            return
 
 
 # 4. Reading it back
@@ -604,17 +606,11 @@ def test_load_checkpoint_after_a_death_at_any_moment_gives_one_of_the_two(
     build, tmp_path, monkeypatch
 ):
     path, old, new = tmp_path / "a.pt", some_state(1), some_state(2)
-    for moment in range(1, 20):
-
-        def dies(n, moment=moment):
-            if n == moment:
-                raise Killed
-
+    for moment in count(1):
         build.save_checkpoint(path, old)
-        with monkeypatch.context() as patch:
-            disk = Disk(build, patch, dies)
-            with contextlib.suppress(Killed):
-                build.save_checkpoint(path, new)
+        with monkeypatch.context() as patch, contextlib.suppress(Killed):
+            disk = Disk(build, patch, moment, Killed())
+            build.save_checkpoint(path, new)
         try:
             left = loaded(build, path)
         except Exception as error:
@@ -624,7 +620,7 @@ def test_load_checkpoint_after_a_death_at_any_moment_gives_one_of_the_two(
                 f"new one can be loaded ({type(error).__name__})"
             ) from None
         assert same(left, old) or same(left, new), "neither the old state nor the new one is there"
-        if next(disk.moments) <= moment:
+        if not disk.failed:
             return
 
 
