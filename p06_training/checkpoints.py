@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import os
 import pickle
-import time
 from collections.abc import Callable
 from pathlib import Path
+
+from p03_bpe.corpus import retry_while_locked
 
 from . import build
 
 KEPT = 3  # checkpoints of a run, besides the best one
-SECONDS_FOR_A_LOCK = 2.0  # that a virus scanner or another program may hold a file
 
 
 class CheckpointError(ValueError):
@@ -34,19 +34,6 @@ def save_checkpoint(path: str | Path, state: dict) -> None:
         remove_unfinished(path.parent)
         raise
     sync_folder(path.parent)
-
-
-def retry_while_locked(write: Callable[[], None], path: Path) -> None:
-    """Call write() until no other program holds `path`, for two seconds at most."""
-    deadline = time.monotonic() + SECONDS_FOR_A_LOCK
-    while True:
-        try:
-            return write()
-        except PermissionError as error:
-            if time.monotonic() > deadline:
-                reason = "is locked by another program, or may not be written"
-                raise PermissionError(error.errno, reason, str(path)) from None
-            time.sleep(0.05)
 
 
 def sync_folder(folder: Path) -> None:

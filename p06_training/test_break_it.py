@@ -1,5 +1,6 @@
 """What break_it measures: the same run for the same seed, and nothing left behind by the damage."""
 
+import functools
 import math
 
 import pytest
@@ -28,13 +29,19 @@ def module(name):
     return sabotaged("p06_training", next(s for s in SABOTAGES if s.name == name))
 
 
+@functools.cache
+def healthy():
+    """The shipped module's run, once."""
+    return experiment(build)
+
+
 def test_the_same_seed_gives_the_same_numbers_and_another_one_others():
-    assert experiment(build) == experiment(build)
-    assert experiment(build, seed=1).val_loss != experiment(build).val_loss
+    assert experiment(build) == healthy()
+    assert experiment(build, seed=1).val_loss != healthy().val_loss
 
 
 def test_resuming_changes_nothing_where_the_checkpoint_is_whole(monkeypatch):
-    numbers = experiment(build)
+    numbers = healthy()
     monkeypatch.setattr(break_it, "resumed", lambda build, trainer: trainer)
     assert experiment(build) == numbers
 
@@ -61,10 +68,10 @@ def test_the_update_is_measured_against_the_weights():
 
 @pytest.mark.parametrize("name", [sabotage.name for sabotage in SABOTAGES])
 def test_a_sabotage_changes_the_run_from_where_its_line_matters(name):
-    healthy, broken = (
-        [row["train_loss"] for row in experiment(one).rows] for one in (build, module(name))
+    whole, broken = (
+        [row["train_loss"] for row in run.rows] for run in (healthy(), experiment(module(name)))
     )
-    apart = next(i for i in range(len(healthy)) if healthy[i] != broken[i])
+    apart = next(i for i in range(len(whole)) if whole[i] != broken[i])
     first = {
         "no_warmup": 1,  # the first update is a larger one
         "constant_rate": 6,  # the cosine leaves max_lr after the first step on it
@@ -79,12 +86,12 @@ def test_a_sabotage_changes_the_run_from_where_its_line_matters(name):
 
 
 def test_a_healthy_run_has_no_symptom():
-    numbers = experiment(build)
+    numbers = healthy()
     assert not [s.name for s in SABOTAGES if s.symptom(numbers, numbers)]
 
 
 def test_the_figure_shows_four_curves_of_each_seed():
-    runs = [experiment(build, seed) for seed in (1, 2)]
+    runs = [healthy(), healthy()]
     axes = break_it.figure(runs, runs).axes
     assert [ax.get_title().split(" (")[0] for ax in axes] == [
         "loss", "gradient norm", "update / weights", "learning rate",
@@ -93,5 +100,5 @@ def test_the_figure_shows_four_curves_of_each_seed():
 
 
 def test_a_run_that_ended_with_an_error_is_left_out_of_the_figure():
-    runs = [experiment(build)]
+    runs = [healthy()]
     assert len(break_it.figure(runs, [object()]).axes[3].lines) == 1 + 2

@@ -10,13 +10,13 @@ batch:
 from __future__ import annotations
 
 import argparse
-import contextlib
 import datetime
 import io
 import json
 import math
 import os
 import sys
+import traceback
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,7 +28,7 @@ from p01_autograd.lab.cli import Parser, UsageError, at_least, positive, print_a
 from p05_gpt import mine, run
 from p05_gpt.build import GPT
 from p05_gpt.init import init_weights
-from p05_gpt.train import add_flags, preview, sample_text
+from p05_gpt.train import add_flags, preview, sample_text, without_reader
 
 from .checkpoints import CheckpointError, remove_unfinished, save_checkpoint
 from .muon import Combined, Muon
@@ -360,7 +360,7 @@ def train(args, given: dict, rank: int, processes: int) -> int:
         return 0
     vocab, n_parameters = config.vocab, sum(p.numel() for p in model.parameters())
     bigram = run.bigram_loss(job["train_ids"], job["val_ids"], vocab)
-    print(
+    say(
         f"{n_parameters:,} parameters on {config.device}"
         + (f" in {processes} processes" if processes > 1 else "")
         + f"; {len(train_ids):,} tokens to train on, "
@@ -475,12 +475,19 @@ def follow(trainer: Trainer, stop, job: dict) -> None:
 
 def tell(row: dict, trainer: Trainer, bar, job: dict) -> None:
     """The validation loss, and one line of what the model writes now."""
-    bar.write(
-        f"step {row['step']}: validation {row['val_loss']:.3f} nats per token, "
-        f"{row['val_nats_per_char']:.3f} per character"
-    )
-    if math.isfinite(row["val_loss"]):
-        bar.write(f"    {preview(trainer.model, job['tokenizer'], trainer.recipe.seed)}")
+    with without_reader():
+        bar.write(
+            f"step {row['step']}: validation {row['val_loss']:.3f} nats per token, "
+            f"{row['val_nats_per_char']:.3f} per character"
+        )
+        if math.isfinite(row["val_loss"]):
+            bar.write(f"    {preview(trainer.model, job['tokenizer'], trainer.recipe.seed)}")
+
+
+def say(text: str) -> None:
+    """Print to whoever still reads (| head): the run goes on without."""
+    with without_reader():
+        print(text)
 
 
 def save_weights(model: GPT, folder: Path) -> None:
@@ -502,7 +509,7 @@ def finish(trainer: Trainer, job: dict, bigram: float) -> int:
         )
         return 1
     if trainer.steps_done < config.steps:
-        print(f"stopped after step {trainer.steps_done} of {config.steps}; to go on: {again}")
+        say(f"stopped after step {trainer.steps_done} of {config.steps}; to go on: {again}")
         return 0
     if not math.isfinite(trainer.best_loss):
         print(
@@ -517,7 +524,7 @@ def finish(trainer: Trainer, job: dict, bigram: float) -> int:
     trainer.model.load_state_dict(weights)
     sample = sample_text(trainer.model, tokenizer, "", 500, config.seed)
     run.write_atomically(folder / "sample.txt", lambda file: file.write(sample.encode("utf-8")))
-    print(
+    say(
         f"\n{sample}\n\n"
         f"after {last['step']} steps and {last['seconds']:.0f} s the best validation loss was "
         f"{best['val_loss']:.4f} nats per token, {best['val_nats_per_char']:.4f} per character, "
@@ -555,14 +562,12 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"stopped at once; to go on from the last checkpoint: {again}", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # | head
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        print(f"stopped: its output is read no longer; to go on: {again}", file=sys.stderr)
-        return 1
+    except NotImplementedError as error:  # a reader's own build.py, not finished yet
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        parser.error(f"{last.name} in {last.filename}, line {last.lineno}, is not written yet")
     except PermissionError as error:
         print(
-            f"{error.filename} {error.strerror}; the last good checkpoint is kept. "
+            f"{error.filename} is {error.strerror}; the last good checkpoint is kept. "
             f"When it is free: {again}",
             file=sys.stderr,
         )
