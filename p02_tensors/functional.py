@@ -16,7 +16,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def embedding(ids: Tensor, weight: Tensor) -> Tensor:
-    """Row ids[...] of weight (V, C) -> (..., C)."""
+    """Row ids[...] of weight (V, C) -> (..., C); IndexError for an id outside of 0 to V - 1."""
+    wrong = ids[(ids < 0) | (ids >= len(weight))]
+    if len(wrong):
+        raise IndexError(f"embedding: id {wrong[0].item()} is outside of {len(weight)} rows")
     return weight[ids]
 
 

@@ -163,6 +163,16 @@ def lines(*texts):
     return pytest.mark.parametrize("line", texts, ids=texts)
 
 
+def outcome(call):
+    """What a call gives, or the error that it raises, in words."""
+    try:
+        return call()
+    except NotImplementedError:
+        raise
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
 # 1. Broadcasting
 
 
@@ -188,7 +198,7 @@ def lines(*texts):
 )
 def test_broadcast_shapes_aligns_right_and_widens_ones(build, cases):
     for shapes, expected in cases:
-        got = tuple(build.broadcast_shapes(*shapes))
+        got = outcome(lambda shapes=shapes: tuple(build.broadcast_shapes(*shapes)))
         reason = ""
         if 0 in expected:
             reason = "\nSize 1 becomes the other size, and that may be 0: not the larger of the two"
@@ -613,19 +623,20 @@ def test_max_gives_equals_one_gradient_together(build):
 
 # 6. Arithmetic
 
-BINARY = {
-    "x + y": "__add__",
-    "x * y": "__mul__",
-    "x - y": "__sub__",
-    "x / q": "__truediv__",
-}
-WITH_NUMBERS = {
-    "__add__": ("x + 2", "2 + x", "0.5 + x"),
-    "__mul__": ("x * 0.1", "3 * x"),
+ARITHMETIC = {
+    "__add__": ("x + y", "x + 2", "2 + x", "0.5 + x"),
+    "__mul__": ("x * y", "x * 0.1", "3 * x"),
     "__neg__": ("-x",),
-    "__sub__": ("x - 0.1", "2 - x"),
+    "__sub__": ("x - y", "x - 0.1", "2 - x"),
     "__pow__": ("x**2", "x**3", "p**0.5", "p**-1", "p**-1.5", "x**1"),
-    "__truediv__": ("x / 3", "0.1 / p", "2 / p"),
+    "__truediv__": ("x / q", "x / 3", "0.1 / p", "2 / p"),
+}
+WITH_ITSELF = {"__add__": ["x + x"], "__mul__": ["x * x"], "__truediv__": ["p / p"]}
+MISFITS = {
+    "__add__": ["x + y"],
+    "__mul__": ["x * y"],
+    "__sub__": ["x - y"],
+    "__truediv__": ["x / y"],
 }
 
 
@@ -641,27 +652,18 @@ def operators(table):
 
 
 @pytest.mark.step(6)
-@operators({name: [line] for line, name in BINARY.items()})
+@operators(ARITHMETIC)
 def test_arithmetic_agrees_with_torch(build, line):
-    for shapes in PAIRS:
-        agree(build, line, *shapes)
+    if re.search(r"[yq]", line):
+        for shapes in PAIRS:
+            agree(build, line, *shapes)
+    else:
+        for shape in ((), (2, 3)):
+            agree(build, line, shape)
 
 
 @pytest.mark.step(6)
-@operators(WITH_NUMBERS)
-def test_arithmetic_with_numbers_agrees_with_torch(build, line):
-    for shape in ((), (2, 3)):
-        agree(build, line, shape)
-
-
-@pytest.mark.step(6)
-@operators({name: [line.replace("q", "x").replace("y", "x")] for line, name in BINARY.items()})
-def test_arithmetic_of_a_tensor_with_itself_agrees_with_torch(build, line):
-    agree(build, line.replace("x", "p"), (2, 3))
-
-
-@pytest.mark.step(6)
-@operators({name: [line.replace("q", "y")] for line, name in BINARY.items()})
+@operators(MISFITS)
 def test_arithmetic_refuses_shapes_that_do_not_fit(build, line):
     reason = "Aligned at the right, the sizes 3 and 2 meet"
     must_refuse(build, line, reason, x=np.ones((2, 3)), y=np.ones(2))
@@ -838,6 +840,12 @@ def test_backward_visits_a_node_once_however_many_paths_lead_there(build):
     must_equal("dy/dx after 60 doublings", gradient_of("y + y", x), 2.0**60)
 
 
+@pytest.mark.step(6)
+@operators(WITH_ITSELF)
+def test_arithmetic_of_a_tensor_with_itself_agrees_with_torch(build, line):
+    agree(build, line, (2, 3))
+
+
 # 7. Functions
 
 
@@ -924,49 +932,7 @@ def test_mean_agrees_with_torch(build):
             agree(build, f"x.mean({dim})", shape)
 
 
-@pytest.mark.step(7)
-@pytest.mark.checks("Tensor.softmax")
-def test_softmax_of_three_scores_by_hand(build):
-    x = build.tensor([0.0, math.log(2), math.log(5)])  # exp gives 1, 2, 5
-    must_equal("softmax of [0, ln 2, ln 5]", array(x.softmax(0)), [0.125, 0.25, 0.625])
-
-
-@pytest.mark.step(7)
-@pytest.mark.checks("Tensor.softmax")
-def test_softmax_agrees_with_torch(build):
-    for shape in ((3, 3), (2, 1, 3, 2)):
-        for dim in (0, 1, -1, -2):
-            agree(build, f"x.softmax({dim})", shape)
-
-
 SHIFTED = "exp overflows above 88 and vanishes below -104: subtract each row's largest score first"
-
-
-@pytest.mark.step(7)
-@pytest.mark.checks("Tensor.softmax")
-@pytest.mark.parametrize("shift", [100.0, 1000.0, -1000.0, 1e30], ids=lambda shift: f"{shift:g}")
-def test_softmax_is_not_changed_by_a_constant(build, shift):
-    got = array(build.tensor([[shift, shift], [-shift, -shift]]).softmax(-1))
-    must_equal(
-        f"softmax of two equal scores of {shift:g} and of {-shift:g}",
-        got,
-        np.full((2, 2), 0.5),
-        [(got, SHIFTED)] if np.isnan(got).any() else (),
-    )
-
-
-@pytest.mark.step(7)
-@pytest.mark.checks("Tensor.softmax")
-def test_softmax_gives_no_weight_to_minus_infinity(build):
-    x = leaf(build, [[-math.inf, 0.0, 0.0], [3.0, -math.inf, -math.inf]])
-    y = x.softmax(-1)
-    must_equal("softmax of rows with -inf", array(y), [[0.0, 0.5, 0.5], [1.0, 0.0, 0.0]])
-    y.backward(upstream(build, [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]))
-    must_equal(
-        "its gradient, upstream gradient [[1, 2, 3], [4, 5, 6]],",
-        gradient_of("softmax", x),
-        [[0.0, -0.25, 0.25], [0.0, 0.0, 0.0]],
-    )
 
 
 @pytest.mark.step(7)
@@ -983,16 +949,56 @@ def test_log_softmax_agrees_with_torch(build):
 def test_log_softmax_stays_finite_where_softmax_rounds_to_zero(build, gap):
     x = leaf(build, [0.0, gap])
     y = x.log_softmax(0)
-    got, reasons = array(y), []
-    if np.isinf(got).any():
-        reasons.append((got, "The logarithm of a softmax that was rounded to 0 is -inf: take the "
-                        "logarithm of the sum instead"))  # fmt: skip
-    if np.isnan(got).any():
-        reasons.append((got, SHIFTED))
-    must_equal(f"log_softmax of [0, {gap:g}]", got, [-gap, 0.0], reasons)
+    rounded = "A softmax that was rounded to 0 has the logarithm -inf: take that of the sum instead"
+    reasons = [([-math.inf, 0.0], rounded)]
+    reasons += [([-math.inf, last], SHIFTED) for last in (-math.inf, math.nan)]
+    reasons += [([math.nan, math.nan], SHIFTED)]
+    must_equal(f"log_softmax of [0, {gap:g}]", array(y), [-gap, 0.0], reasons)
     y.backward(upstream(build, [1.0, 1.0]))
     must_equal(
         f"the gradient of its sum at [0, {gap:g}]", gradient_of("log_softmax", x), [1.0, -1.0]
+    )
+
+
+@pytest.mark.step(7)
+@pytest.mark.checks("Tensor.softmax")
+def test_softmax_of_three_scores_by_hand(build):
+    x = build.tensor([0.0, math.log(2), math.log(5)])  # exp gives 1, 2, 5
+    must_equal("softmax of [0, ln 2, ln 5]", array(x.softmax(0)), [0.125, 0.25, 0.625])
+
+
+@pytest.mark.step(7)
+@pytest.mark.checks("Tensor.softmax")
+def test_softmax_agrees_with_torch(build):
+    for shape in ((3, 3), (2, 1, 3, 2)):
+        for dim in (0, 1, -1, -2):
+            agree(build, f"x.softmax({dim})", shape)
+
+
+@pytest.mark.step(7)
+@pytest.mark.checks("Tensor.softmax")
+@pytest.mark.parametrize("shift", [100.0, 1000.0, -1000.0, 1e30], ids=lambda shift: f"{shift:g}")
+def test_softmax_is_not_changed_by_a_constant(build, shift):
+    got = array(build.tensor([[shift, shift], [-shift, -shift]]).softmax(-1))
+    must_equal(
+        f"softmax of two equal scores of {shift:g} and of {-shift:g}",
+        got,
+        np.full((2, 2), 0.5),
+        [(got, SHIFTED)] if np.isnan(got).any() or (got == 0).any() else (),
+    )
+
+
+@pytest.mark.step(7)
+@pytest.mark.checks("Tensor.softmax")
+def test_softmax_gives_no_weight_to_minus_infinity(build):
+    x = leaf(build, [[-math.inf, 0.0, 0.0], [3.0, -math.inf, -math.inf]])
+    y = x.softmax(-1)
+    must_equal("softmax of rows with -inf", array(y), [[0.0, 0.5, 0.5], [1.0, 0.0, 0.0]])
+    y.backward(upstream(build, [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]))
+    must_equal(
+        "its gradient, upstream gradient [[1, 2, 3], [4, 5, 6]],",
+        gradient_of("softmax", x),
+        [[0.0, -0.25, 0.25], [0.0, 0.0, 0.0]],
     )
 
 
@@ -1096,7 +1102,7 @@ def test_indexing_with_numbers_and_slices_agrees_with_torch(build, keys):
     "keys",
     [
         ["x[torch.tensor([0, 2])]", "x[torch.tensor([-1, 0])]", "x[torch.tensor(1)]"],
-        ["x[torch.tensor([[0, 1], [2, 1]])]", "x[:, torch.tensor([0, 2])]"],
+        ["x[torch.tensor([[0], [2]])]", "x[:, torch.tensor([0, 2])]"],
         ["x[torch.arange(3), torch.tensor([0, 2, 1])]"],
     ],
     ids=["rows", "tables", "two tensors"],
