@@ -1,12 +1,15 @@
 """Who looks at whom: python -m p04_attention.heatmap "First Citizen:"
 
-Trains two attention layers of four heads on the characters of Tiny Shakespeare, draws each head's
-weights on your text before and after training, and measures on text it was not trained on what
-each head has learned to look at. About ten seconds.
+Trains two attention layers of four heads on the characters of Tiny Shakespeare and measures, on
+text that they were not trained on, what each head has learned to look at. Two heads are drawn on
+your text: the one that looks most at the previous character, and of the others the one that looks
+most at earlier copies of the same character. Ten seconds; the trained model is kept in
+runs/p04_attention, so that another text takes none.
 """
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from pathlib import Path
 
@@ -17,8 +20,9 @@ from p01_autograd.lab.cli import Parser, UsageError, at_least, print_anything
 from . import build, lm
 
 N_EMBD, N_HEAD, BLOCK_SIZE, BATCH_SIZE, LR = 128, 4, 64, 8, 3e-3
-TEXT = "First Citizen:\nWe are accounted poor"
+TEXT = "First Citizen:\nSpeak."
 WINDOWS = 32  # of validation text, for the table
+RUNS = Path("runs/p04_attention")
 
 
 def train(steps: int, seed: int) -> torch.nn.Module:
@@ -32,6 +36,26 @@ def train(steps: int, seed: int) -> torch.nn.Module:
         steps=steps,
         lr=LR,
     ).model
+
+
+def trained(steps: int, seed: int) -> torch.nn.Module:
+    """The model after `steps` steps: the one that is kept, or a new one, which is then kept.
+
+    The file's name says by which code it was trained, so that a changed one trains anew.
+    """
+    code = b"".join(Path(module.__file__).read_bytes() for module in (build, lm))
+    code += Path(__file__).read_bytes()
+    name = f"heatmap_{steps}_{seed}_{hashlib.sha256(code).hexdigest()[:12]}.pt"
+    path = RUNS / name
+    model = train(0, seed)
+    try:
+        model.load_state_dict(torch.load(path, weights_only=True))
+        print(f"trained before: {path.as_posix()}")
+    except Exception:  # none is kept, or it cannot be read
+        model = train(steps, seed)
+        RUNS.mkdir(parents=True, exist_ok=True)
+        torch.save(model.state_dict(), path)
+    return model
 
 
 def weights(model: torch.nn.Module, idx: torch.Tensor) -> torch.Tensor:
@@ -62,27 +86,33 @@ def shares(weights: torch.Tensor, idx: torch.Tensor) -> dict[str, torch.Tensor]:
     }
 
 
-def draw(before: torch.Tensor, after: torch.Tensor, text: str):
-    """A map for each head, weights (layers, nh, T, T): a row is a query, a column a key."""
+def two_heads(found: dict[str, torch.Tensor]) -> list[tuple[int, int, str]]:
+    """(layer, head, title) of the two heads to draw, from their shares (layers, nh)."""
+    chosen = []
+    for what in ("previous", "same"):
+        share = found[what].clone()
+        for layer, head, _ in chosen:
+            share[layer, head] = -1
+        layer, head = divmod(int(share.argmax()), share.shape[1])
+        title = f"layer {layer + 1}, head {head + 1}: {what} {share[layer, head].item():.2f}"
+        chosen.append((layer, head, title))
+    return chosen
+
+
+def draw(maps: torch.Tensor, heads: list[tuple[int, int, str]], text: str):
+    """The weights of these heads, maps (layers, nh, T, T): a row is a query, a column a key."""
     from p01_autograd.lab.figures import subplots
 
-    layers, heads, T, _ = before.shape
-    drawing, axes = subplots(2 * layers, heads, width=2.9 * heads, height=5.8 * layers)
-    ticks = [repr(char)[1:-1] for char in text]
-    for layer in range(layers):
-        for row, (name, maps) in enumerate((("before", before), ("after", after))):
-            for head in range(heads):
-                ax = axes[2 * layer + row][head]
-                ax.imshow(maps[layer, head].numpy(), cmap="Blues", vmin=0, vmax=1)
-                ax.set_title(f"layer {layer + 1}, head {head + 1}, {name}", size=10)
-                ax.set_xticks(range(T), ticks, size=6)
-                ax.set_yticks(range(T), ticks if head == 0 else [], size=6)
-                ax.tick_params(length=0)
-                ax.grid(False)
-        axes[2 * layer][0].set_ylabel("query")
-        axes[2 * layer + 1][0].set_ylabel("query")
-    for ax in axes[-1]:
-        ax.set_xlabel("key")
+    drawing, axes = subplots(1, len(heads), width=5.4 * len(heads), height=5.8)
+    ticks, size = [repr(char)[1:-1] for char in text], min(12, 340 / len(text))
+    for ax, (layer, head, title) in zip(axes, heads, strict=True):
+        ax.imshow(maps[layer, head].numpy(), cmap="Blues", vmin=0, vmax=1)
+        ax.set_title(title)
+        ax.set_xticks(range(len(text)), ticks, size=size)
+        ax.set_yticks(range(len(text)), ticks, size=size)
+        ax.tick_params(length=0)
+        ax.grid(False)
+        ax.set(xlabel="key", ylabel="query")
     return drawing
 
 
@@ -91,7 +121,7 @@ def main(argv=None) -> int:
     print_anything()
     parser = Parser(
         prog="python -m p04_attention.heatmap",
-        description="Draw what each head looks at in your text, before and after training.",
+        description="Measure what each head looks at, and draw two of them on your text.",
     )
     parser.add_argument("text", nargs="?", default=TEXT, help=f"default: {TEXT!r}")
     parser.add_argument("--steps", type=at_least(1), default=1000, help="default: %(default)s")
@@ -101,12 +131,11 @@ def main(argv=None) -> int:
     try:
         idx = torch.tensor([tokenizer.encode(flags.text)])
         if not 2 <= len(flags.text) <= BLOCK_SIZE:
-            raise UsageError(
-                f"the text has {len(flags.text)} characters; give 2 to {BLOCK_SIZE} of them"
-            )
+            count = "1 character" if len(flags.text) == 1 else f"{len(flags.text)} characters"
+            raise UsageError(f"the text has {count}; give 2 to {BLOCK_SIZE} of them")
     except (UsageError, ValueError) as error:
         parser.error(str(error))
-    models = {"before": train(0, flags.seed), "after": train(flags.steps, flags.seed)}
+    models = {"before": train(0, flags.seed), "after": trained(flags.steps, flags.seed)}
     judged = lm.validation(BLOCK_SIZE, WINDOWS)[:, :-1]
     even = build.causal_mask(BLOCK_SIZE) / torch.arange(1, BLOCK_SIZE + 1)[:, None]
     rows = [("looking everywhere alike", shares(even.expand(len(judged), 1, -1, -1), judged))]
@@ -120,10 +149,9 @@ def main(argv=None) -> int:
     print(f"{'':26}" + "".join(f"{what:>10}" for what in rows[0][1]))
     for name, row in rows:
         print(f"{name:26}" + "".join(f"{share.item():10.2f}" for share in row.values()))
-    maps = [weights(model, idx)[:, 0] for model in models.values()]
-    path = Path("runs/p04_attention/heatmap.png")
+    path = RUNS / "heatmap.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    draw(*maps, flags.text).savefig(path)
+    draw(weights(models["after"], idx)[:, 0], two_heads(found), flags.text).savefig(path)
     print(f"figure: {path.as_posix()}")
     return 0
 
