@@ -21,6 +21,7 @@ import torch
 from p01_autograd.lab.sabotage import Sabotage, main
 from p05_gpt import run
 from p05_gpt.build import GPT, evaluate
+from p05_gpt.init import init_weights
 
 TRAINING, VALIDATION = 8_000, 800  # characters: few, so that a leak is learned by heart
 RESUMED, POISONED = 100, 180  # the steps before which these things happen
@@ -68,6 +69,7 @@ def new_trainer(build, seed: int):
     recipe = SimpleNamespace(**RECIPE, seed=seed)
     torch.manual_seed(recipe.seed)
     model = GPT(vocab, n_embd=64, n_head=4, n_layer=2, block_size=recipe.block_size)
+    init_weights(model)  # as the training command does
     return build.Trainer(model, torch.optim.AdamW(model.parameters()), train_ids, val_ids, recipe)
 
 

@@ -99,7 +99,8 @@ class Trainer:
 
     train_ids and val_ids are int64 (N,), on the model's device. recipe has the attributes steps,
     batch_size, block_size, accumulate, max_lr, min_lr, warmup_steps, clip, eval_every and seed.
-    Other code calls step, run, state and load_state; distributed.py also uses the attributes.
+    Other code calls step, run, state and load_state alone. Only in many processes distributed.py
+    asks for attributes too: model, optimizer, train_ids, recipe, generator and steps_done.
     """
 
     # 5. One step of training
