@@ -415,6 +415,11 @@ def to_rows(kind: str, records: list[dict]) -> Log:
         log.remarks.append("the validation loss is the only one and is read as the loss")
     if not keys["train_loss"]:
         return log
+    dated = {  # a loss that stands beside a step nearly always: elsewhere it is program text
+        ours: count_with(records, keys[ours], keys["step"]) > 0.5 * count_with(records, keys[ours])
+        for ours in ("train_loss", "val_loss")
+        if keys[ours] and keys["step"]
+    }
     other_steps = [
         key for key in {k for r in records for k in r} if (meaning(key) or ("",))[0] == "step"
     ]
@@ -427,6 +432,9 @@ def to_rows(kind: str, records: list[dict]) -> Log:
             now = next((as_number(record[key]) for key in other_steps if key in record), None)
         loss = as_number(record.get(keys["train_loss"]))
         val = as_number(record.get(keys["val_loss"])) if keys["val_loss"] else None
+        if now is None:
+            loss = None if dated.get("train_loss") else loss
+            val = None if dated.get("val_loss") else val
         if now is not None and math.isfinite(now):
             in_epoch = as_number(record.get(keys["epoch"])) if keys["epoch"] else None
             now += offset
@@ -486,6 +494,11 @@ def to_rows(kind: str, records: list[dict]) -> Log:
         if keys[ours] and any(ours in row for row in rows):
             log.names[ours] = keys[ours]
     return log
+
+
+def count_with(records: list[dict], *keys: str) -> int:
+    """How many records have all these keys."""
+    return sum(all(key in record for key in keys) for record in records)
 
 
 def gap(rows: list[dict]) -> float:
