@@ -76,7 +76,10 @@ class Curve:
 
     def no_beginning(self) -> str:
         """Why the first row is not that of a model that guesses; "" if it is one."""
-        if self.step[0] > max(1.0, 1.5 * self.every):
+        near = (
+            1.5 * self.every if self.vocab else min(1.5 * self.every, 100)
+        )  # steps: learned by then
+        if self.step[0] > max(1.0, near):
             return f"the log begins at step {self.step[0]}"
         if self.vocab:
             guess = math.log(self.vocab)
@@ -297,7 +300,7 @@ def bad_start(c: Curve) -> Finding | None:
         what = f"the loss, at first {c.first:.2f}, falls less than it could"
     what += f"; it is {c.end:.2f} at the end"
     constant = c.has_rate and np.nanmin(c.lr) > 0.99 * rate
-    if cold and rate < HOPELESS_RATE and not (constant and c.end > 0.7 * c.first):
+    if cold and rate < HOPELESS_RATE and not (constant and not learned):
         return Finding(
             "no warmup",
             c.step[i],
