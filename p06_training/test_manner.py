@@ -176,9 +176,9 @@ def test_skipped_steps_are_counted():
     hook.remove()
     one.step()
     assert (one.skipped, one.consecutive_skips) == (2, 0) and one.steps_done == 4
-    again = trainer()
+    one.best_loss, again = 1.5, trainer()
     again.load_state(one.state())
-    assert again.skipped == 2
+    assert (again.skipped, again.best_loss) == (2, 1.5), "a worse model must not become the best"
 
 
 def test_the_newest_three_are_kept_and_a_damaged_one_is_passed_over(tmp_path):
