@@ -10,13 +10,10 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import math
 import random
 import sys
 import tempfile
-from collections import Counter
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import regex
@@ -24,6 +21,7 @@ import regex
 from p01_autograd.lab.figures import BROKEN, HEALTHY, subplots
 from p01_autograd.lab.sabotage import Sabotage, main
 
+from .bigram import bigram_loss
 from .build import GPT4_PATTERN
 from .corpus import load_corpus
 from .fast import apply_merges, learn_merges
@@ -74,6 +72,7 @@ def experiment(build, seed: int = 1337) -> Numbers:
         used = build.RegexTokenizer()
         used.load(str(Path(folder, "tokenizer.model")))
     ids = used.encode(unseen)
+    nats_per_token = bigram_loss(trained.encode(prose[:TRAIN]), ids, VOCAB, [SMOOTHING])
     lines = [*(unseen + unseen_code).splitlines(keepends=True), *PROBES]
     pieces = regex.compile(GPT4_PATTERN)
     learned = [trained.vocab[i].decode("utf-8", "replace") for i in trained.merges.values()]
@@ -81,7 +80,7 @@ def experiment(build, seed: int = 1337) -> Numbers:
     return Numbers(
         tokens_per_char=len(ids) / len(unseen),
         code_tokens_per_char=len(used.encode(unseen_code)) / len(unseen_code),
-        nats_per_char=bigram_loss(trained.encode(prose[:TRAIN]), ids) / len(unseen),
+        nats_per_char=nats_per_token * (len(ids) - 1) / len(unseen),
         glued_tokens=len(glued),
         worst_glue=", ".join(map(repr, sorted(glued, key=len, reverse=True)[:12])) or "none",
         other_merges=other_merges(build, code[: random.Random(seed).randrange(8_000, 12_000)]),
@@ -132,18 +131,6 @@ def carelessly(tokenizer, text: str) -> list[int]:
         return tokenizer.encode(text)
     except ValueError:
         return []
-
-
-def bigram_loss(train_ids: list[int], ids: list[int]) -> float:
-    """Nats that a model which has counted pairs of tokens in train_ids takes for ids, in all."""
-    single, pairs = Counter(train_ids), Counter(pairwise(train_ids))
-    first = Counter(train_ids[:-1])
-    total = len(train_ids) + VOCAB
-    loss = 0.0
-    for a, b in pairwise(ids):
-        alone = (single[b] + 1) / total
-        loss -= math.log((pairs[a, b] + SMOOTHING * alone) / (first[a] + SMOOTHING))
-    return loss
 
 
 def figure(healthy: list[Numbers], broken: list[Numbers]):

@@ -1,11 +1,13 @@
 """The symptoms show, on less text; the figure survives a run that ended with an error."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
 
 from p01_autograd.lab.sabotage import compare
 from p03_bpe import break_it, build
+from p03_bpe.bigram import bigram_loss
 from p03_bpe.break_it import SABOTAGES
 
 
@@ -30,8 +32,14 @@ def test_by_rank_is_what_encoding_should_give():
 
 
 def test_a_pair_seen_in_training_costs_less():
-    seen, unseen = break_it.bigram_loss([1, 2] * 9, [1, 2, 1]), break_it.bigram_loss([1, 2], [2, 2])
-    assert 0 < seen / 2 < unseen
+    seen, unseen = bigram_loss([1, 2] * 9, [1, 2, 1], 3), bigram_loss([1, 2], [2, 2], 3)
+    assert 0 < seen < unseen
+
+
+def test_a_bigram_model_by_hand():
+    # 0 had one successor, and that was 1; alone 1 has (1 + 1) / (3 + 2), which weighs one more
+    got = bigram_loss([0, 1, 0], [0, 1], 2, [1])
+    assert abs(got + math.log((1 + 2 / 5) / 2)) < 1e-12
 
 
 def test_the_figure_leaves_out_runs_that_ended_with_an_error():

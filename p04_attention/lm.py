@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from p03_bpe import CharTokenizer
+from p03_bpe import CharTokenizer, bigram
 from p03_bpe.corpus import load_corpus
 
 INITS = ("unit", "gpt2")
@@ -84,9 +84,7 @@ def validation(block_size: int, n: int = 128) -> torch.Tensor:
 def bigram_loss() -> float:
     """What counting pairs of characters in the training text reaches: no context but the last."""
     tokenizer, train, val = corpus()
-    n = len(tokenizer.vocab)
-    counts = torch.bincount(train[:-1] * n + train[1:], minlength=n * n).view(n, n) + 0.1
-    return -(counts / counts.sum(1, keepdim=True)).log()[val[:-1], val[1:]].mean().item()
+    return bigram.bigram_loss(train, val, len(tokenizer.vocab))
 
 
 @dataclass

@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 import types
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
@@ -22,7 +23,7 @@ from p01_autograd.lab.cli import UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = re.compile(r"p\d\d_\w+")
-ALWAYS_OURS = {"CharTokenizer"}  # a run needs more of them than the checks ask for
+ALWAYS_OURS = {"CharTokenizer"}  # a run needs more of it than the checks ask for
 
 in_use: dict[str, Path] = {}  # project -> the reader's file that this copy of it stands on
 
@@ -51,6 +52,7 @@ def passing(folder: str, used: tuple[str, ...]) -> dict[str, Path]:
             print(f"{'yours' if passes else 'ours '}  {verdict}", flush=True)
             if passes:
                 files[project] = file
+                print_left_to_ours(project)
         elif file.is_file():
             print(f"{project:14} ours   {file.as_posix()} has no part in this training")
     if not files:
@@ -60,6 +62,14 @@ def passing(folder: str, used: tuple[str, ...]) -> dict[str, Path]:
             "away"
         )
     return files
+
+
+def print_left_to_ours(project: str) -> None:
+    """What a project's finished form does without the reader's functions, as its mine.py says."""
+    if importlib.util.find_spec(f"{project}.mine"):
+        module = importlib.import_module(f"{project}.mine")
+        for line in textwrap.wrap(getattr(module, "LEFT_TO_OURS", ""), 78):
+            print(f"{'':21} {line}", flush=True)
 
 
 def check(project: str, file: Path) -> tuple[bool, str]:

@@ -147,3 +147,21 @@ def test_a_folder_of_which_nothing_passes_is_not_trained_on(folder, capsys):
     err = capsys.readouterr().err
     assert end.value.code == 2 and err.count("\n") == 1 and "leave --mine away" in err
     assert not Path("runs").exists()
+
+
+def test_the_gpt_trains_on_a_core_in_another_style(folder, capsys, monkeypatch):
+    core = ROOT / "tests/other_styles/p02_tensors/closures.py"
+    write("p02_tensors.py", core.read_text(encoding="utf-8"))
+    monkeypatch.setattr(mine, "check", lambda project, file: (file.is_file(), "checked elsewhere"))
+    flags = ["--engine=p02_tensors", "--mine=my", "--data=text.txt", "--tokenizer=char"]
+    assert train.main([*flags, "--batch-size=2", *SIZES]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.split()[:2] == ["p02_tensors", "yours"] for line in lines)
+    rows = [line.split() for line in lines if line.strip()[:1] in ("1", "2")]
+    assert len(rows) == 2 and all(abs(float(row[1]) - float(row[2])) < 1e-4 for row in rows)
+    files = {"p02_tensors": Path("my/p02_tensors.py")}
+    with mine.imported_on(files):
+        import p02_tensors
+
+        tensor = p02_tensors.build.tensor([1.0])
+        assert type(tensor).__module__ == "p02_tensors.build_of_yours"
