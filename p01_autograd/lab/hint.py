@@ -14,7 +14,7 @@ import time
 from _pytest.runner import runtestprotocol
 
 SECONDS = 15
-ENOUGH = 0.5
+ENOUGH = 0.4
 
 
 def known_sabotage(checker, project: str, variant) -> str:
