@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import functools
 import gzip
+import itertools
 import json
 import math
 import re
@@ -333,8 +334,6 @@ def from_text(lines: list[str]) -> tuple[str, list[dict]] | None:
             continue
         words = tuple(parts[::2])
         if words not in templates:
-            if len(templates) > 50_000:
-                templates.clear()
             templates[words] = keys_of(words)
         keys = templates[words]
         if keys:
@@ -347,8 +346,10 @@ def from_text(lines: list[str]) -> tuple[str, list[dict]] | None:
                     else as_number(parts[at].replace(",", "")),
                 )
             records.append(record)
-    records = [record for record in records if kinds(record)]
-    if not any(kinds(record) & {"train_loss", "val_loss"} for record in records):
+    if not kinds({key for keys in templates.values() for _, key in keys}) & {
+        "train_loss",
+        "val_loss",
+    }:
         return None
     return "text", records
 
@@ -390,11 +391,9 @@ def keys_of(words: tuple[str, ...]) -> list[tuple[int, str]]:
 # From records to rows
 
 
-def pick(records: list[dict], kind: str) -> str | None:
+def pick(all_keys: Counter, kind: str) -> str | None:
     """The key to read as `kind`: that of the most records, and of those alike the best name."""
-    counts = Counter(
-        key for record in records for key in record if (meaning(key) or ("",))[0] == kind
-    )
+    counts = {key: n for key, n in all_keys.items() if (meaning(key) or ("",))[0] == kind}
     if not counts:
         return None
     most = max(counts.values())
@@ -406,7 +405,8 @@ def to_rows(kind: str, records: list[dict]) -> Log:
     """Rows in the order of their steps, one a step, with the names of metrics.jsonl."""
     log = Log([], kind)
     wanted = ("step", "train_loss", "val_loss", "lr", "grad_norm", "seconds", "epoch")
-    keys = {ours: pick(records, ours) for ours in wanted}
+    all_keys = Counter(itertools.chain.from_iterable(records))
+    keys = {ours: pick(all_keys, ours) for ours in wanted}
     alone = not keys["train_loss"]
     few = sum(keys["train_loss"] in record for record in records) if not alone else 0
     if keys["val_loss"] and few < 4 <= sum(keys["val_loss"] in record for record in records):
@@ -420,9 +420,7 @@ def to_rows(kind: str, records: list[dict]) -> Log:
         for ours in ("train_loss", "val_loss")
         if keys[ours] and keys["step"]
     }
-    other_steps = [
-        key for key in {k for r in records for k in r} if (meaning(key) or ("",))[0] == "step"
-    ]
+    other_steps = [key for key in all_keys if (meaning(key) or ("",))[0] == "step"]
     rows, vals, others = [], [], {"lr": [], "grad_norm": [], "seconds": []}
     step, counted, offset, epoch, begun = None, False, 0, None, 0
     earlier: list[list[dict]] = []
