@@ -29,10 +29,11 @@ from torch import nn
 from tqdm import tqdm
 
 from p01_autograd.lab.cli import Parser, UsageError, at_least, print_anything
-from p01_autograd.lab.sabotage import print_table, sabotaged
+from p01_autograd.lab.sabotage import sabotaged
 from p04_attention.laws import Attention, attentions, difference, moved
 
 from . import break_it, build, mine, run
+from .init import init_weights
 
 MOVES = 2e-5  # change of an output, in units of the spread of all; rounding moves up to 3e-6
 SEEN = 1e-6  # the same for what ought to move: exactly zero where nothing connects them
@@ -842,19 +843,29 @@ def described(x) -> str:
 
 
 def in_run(folder: Path) -> list[Finding]:
-    """The findings on a training run's model: on its code and sizes, and on the weights."""
-    config, tokenizer, trained = run.read_run(folder)
+    """The findings on a training run's model: on its weights, then on its code and sizes."""
+    with blamed(f"the model of {folder}"):
+        config, tokenizer, trained = run.read_run(folder)
     vocab, T = len(tokenizer.vocab), config["block_size"]
-    bad = [name for name, p in trained.named_parameters() if not finite(p)]
+    bad = [name for name, p in trained.named_parameters() if not p.isfinite().all()]
     if bad:
         evidence = f"in model.pt {listed(bad)} holds NaN or infinite values"
         return [finding("not a number", evidence, "the run's curve: python -m p06_training.doctor")]
-    gpt = sys.modules[type(trained).__module__]
+    sizes = vocab, config["n_embd"], config["n_head"], config["n_layer"], T
+    make = maker(build.GPT, sizes, init_weights)
+    return examine(make, vocab, T, loss=build.loss, get_batch=build.get_batch)
+
+
+def maker(GPT, sizes: tuple, init: Callable | None = None) -> Callable[[], nn.Module]:
+    """A function that makes GPT(*sizes), and sets its weights."""
 
     def make():
-        return gpt.GPT(vocab, config["n_embd"], config["n_head"], config["n_layer"], T)
+        model = GPT(*sizes)
+        if init:
+            init(model)
+        return model
 
-    return examine(make, vocab, T, loss=gpt.loss, get_batch=gpt.get_batch)
+    return make
 
 
 def in_file(path: Path, vocab: int, block_size: int) -> list[Finding]:
@@ -868,10 +879,7 @@ def in_file(path: Path, vocab: int, block_size: int) -> list[Finding]:
     with blamed(str(path)):
         spec.loader.exec_module(module)
     if hasattr(module, "GPT"):
-
-        def make():
-            return module.GPT(vocab, 64, 4, 2, block_size)
-
+        make = maker(module.GPT, (vocab, 64, 4, 2, block_size))
     elif hasattr(module, "make"):
         make = module.make
     else:
@@ -907,42 +915,47 @@ def findings_on(args) -> list[Finding]:
 
 
 def variants():
-    """Every sabotage of chapters 4 and 5 that reaches the GPT: project, name, edited p05_gpt."""
+    """Every sabotage of chapters 4 and 5 that the GPT stands on: (name, its module, its init)."""
     from p04_attention.break_it import SABOTAGES as ATTENTION
 
+    yield "healthy", build, init_weights
     for sabotage in ATTENTION:
-        attention = sabotaged("p04_attention", sabotage)
         if sabotage.module == "build":
-            line = "from p04_attention.build import"
-            edit = replace(
-                sabotage, old=line, new=line.replace("p04_attention.build", attention.__name__)
-            )
-            yield "p04_attention", sabotage.name, sabotaged("p05_gpt", edit)
+            name = sabotaged("p04_attention", sabotage).__name__
+            edit = replace(sabotage, old="from p04_attention.build", new=f"from {name}")
+            yield sabotage.name, sabotaged("p05_gpt", edit), init_weights
     for sabotage in break_it.SABOTAGES:
         if sabotage.module == "build":
-            yield "p05_gpt", sabotage.name, sabotaged("p05_gpt", sabotage)
+            yield sabotage.name, sabotaged("p05_gpt", sabotage), init_weights
+        elif sabotage.module == "init":
+            yield sabotage.name, build, sabotaged("p05_gpt", sabotage).init_weights
 
 
 def demo(steps: int = break_it.STEPS) -> list[dict[str, str]]:
-    """Rows: sabotage, what an examination finds, what the training curve shows (break_it.alarm)."""
+    """Rows: sabotage, what the training curve shows (break_it.alarm), what an examination finds."""
     vocab, T = len(break_it.corpus()[0].vocab), break_it.BLOCK_SIZE
     sizes = vocab, break_it.N_EMBD, break_it.N_HEAD, break_it.N_LAYER, T
     rows = []
-    healthy = ("", "healthy", build)
-    for project, name, gpt in tqdm([healthy, *variants()], leave=False, delay=2, unit="sabotage"):
-        found = examine(
-            lambda g=gpt: g.GPT(*sizes), vocab, T, loss=gpt.loss, get_batch=gpt.get_batch
-        )
-        _, curve = break_it.trained(gpt, 1337, steps)
+    for name, gpt, init in tqdm(list(variants()), leave=False, delay=2, unit="sabotage"):
+        make = maker(gpt.GPT, sizes, init)
+        found = examine(make, vocab, T, loss=gpt.loss, get_batch=gpt.get_batch)
+        _, curve = break_it.trained(gpt, 1337, steps, init=init)
         rows.append(
             {
                 "sabotage": name,
-                "of": project,
-                "an examination finds": ", ".join(f.name for f in found) or break_it.NOTHING,
-                "the curve shows": break_it.alarm(curve, vocab, break_it.corpus()[3]),
+                "the_curve_shows": break_it.alarm(curve, vocab, break_it.corpus()[3]),
+                "an_examination_finds": ", ".join(f.name for f in found) or break_it.NOTHING,
             }
         )
     return rows
+
+
+def print_rows(rows: list[dict[str, str]]) -> None:
+    """The rows of the demo as a table, each column as wide as it needs."""
+    names = {name: name.replace("_", " ") for name in rows[0]}
+    for row in [names, *rows]:
+        widths = [max(len(r[name]) for r in [names, *rows]) for name in names]
+        print("  ".join(row[n].ljust(w) for n, w in zip(names, widths)).rstrip())
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -957,7 +970,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         if args.demo:
-            print_table(demo())
+            print_rows(demo())
             return 0
         if args.target is None:
             parser.error("say what to examine: a run's folder, a file, module:function, or --demo")

@@ -423,11 +423,21 @@ def test_a_target_that_is_none_is_said_in_one_line(capsys, argv, said):
     assert status == 2 and said in err and err.count("\n") == 1
 
 
-def test_the_demo_reaches_attention_inside_the_gpt():
-    made = {name: gpt for project, name, gpt in checkup.variants() if project == "p04_attention"}
-    gpt = made["no_scale"]
-    found = checkup.examine(lambda: gpt.GPT(V, 32, 4, 1, T), V, T)
-    assert [f.name for f in found] == ["scores are not scaled"]
+@pytest.mark.parametrize(
+    "sabotage, law",
+    [
+        ("no_scale", checkup.scores_are_not_scaled),
+        ("no_mlp_residual", checkup.ignores_the_token_itself),
+        ("no_small_init", checkup.first_loss_is_off),
+    ],
+    ids=["p04", "p05", "init"],
+)
+def test_the_demo_examines_the_sabotaged_gpt(sabotage, law):
+    variants = {name: rest for name, *rest in checkup.variants()}
+    for name, breaks in ((sabotage, True), ("healthy", False)):
+        gpt, init = variants[name]
+        make = checkup.maker(gpt.GPT, (V, 32, 4, 2, T), init)
+        assert (law(checkup.Subject(make, V, T)) is not None) is breaks, name
 
 
 if __name__ == "__main__":
