@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from tqdm import tqdm
 
 STRENGTHS = (1, 3, 10, 30, 100)  # of the prior, in observations
 
@@ -20,13 +21,30 @@ def bigram_loss(
     >>> round(bigram_loss([0, 1] * 500, [0, 1, 0, 1], 2), 2)
     0.0
     """
-    train, other = (np.asarray(part).astype(np.int64) for part in (train_ids, ids))
+    train, other = (np.asarray(part).astype(np.int64, copy=False) for part in (train_ids, ids))
     n = max(vocab, train.max() + 1, other.max() + 1)
     single = np.bincount(train, minlength=n)
     context = np.bincount(train[:-1], minlength=n)
-    pairs, counts = np.unique(train[:-1] * n + train[1:], return_counts=True)
+    pairs, counts = count_pairs(train, n)
     a, b = other[:-1], other[1:]
     at = np.searchsorted(pairs, a * n + b).clip(max=len(pairs) - 1)
     seen = np.where(pairs[at] == a * n + b, counts[at], 0)
     prior = (single[b] + 1) / (len(train) + vocab)
     return min(float(-np.log((seen + k * prior) / (context[a] + k)).mean()) for k in strengths)
+
+
+def count_pairs(ids: np.ndarray, n: int, piece: int = 1 << 22) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs (a, b) of neighbours, as a * n + b in order, and how often each occurs.
+
+    A long text is counted piece by piece, so that no copy of it is needed.
+    """
+    pairs, counts = np.empty(0, np.int64), np.empty(0, np.int64)
+    for start in tqdm(range(0, len(ids) - 1, piece), desc="counting pairs", delay=2, leave=False):
+        part = ids[start : start + piece + 1]
+        new, how_often = np.unique(part[:-1] * n + part[1:], return_counts=True)
+        if len(pairs):
+            new, at = np.unique(np.concatenate([pairs, new]), return_inverse=True)
+            both = np.concatenate([counts, how_often])
+            how_often = np.bincount(at, weights=both).astype(np.int64)
+        pairs, counts = new, how_often
+    return pairs, counts

@@ -1,7 +1,8 @@
 """Where text and GPT-2's vocabulary come from: fetched once, verified on every load.
 
 data/sources.toml says what there is and where. A file counts only when its SHA-256 is right, so
-that a broken download, a half-written file or another edition is found out and replaced.
+that a broken download, a half-written file or another edition is found out and replaced. A reader's
+own files and folders are read by read_documents.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import tomllib
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import tiktoken
@@ -44,6 +45,81 @@ def load_corpus(name: str = "tinyshakespeare") -> str:
     fetch(name)
     (file,) = asset(name)["files"]
     return (DATA / file["path"]).read_bytes().decode("utf-8")
+
+
+# Texts of one's own
+
+
+def read_documents(paths: Sequence[str | Path]) -> tuple[list[str], list[str]]:
+    """The texts of files, and of all files in folders; and a line for each way they were changed.
+
+    A byte-order mark is dropped, CRLF becomes LF. Raises DataError, in one line, for what cannot be
+    read, is not UTF-8 text or holds none.
+    """
+    from tqdm import tqdm
+
+    documents, marks, ends = [], 0, 0
+    for path in tqdm(text_files(paths), desc="reading", unit="file", delay=2, leave=False):
+        text = text_of(path)
+        if text.startswith("\ufeff"):
+            text, marks = text[1:], marks + 1
+        if "\r\n" in text:
+            text, ends = text.replace("\r\n", "\n"), ends + 1
+        if text.strip():
+            documents.append(text)
+        elif path in map(Path, paths):
+            raise DataError(f"{path} is empty; --data takes a text of a few thousand characters")
+    if not documents:
+        folders = ", ".join(map(str, paths))
+        raise DataError(f"there is no text in the folder {folders}; --data takes files with text")
+    notes = []
+    if marks:
+        notes.append(f"a byte-order mark was dropped in {marks} of {len(documents)} files")
+    if ends:
+        notes.append(f"CRLF became LF in {ends} of {len(documents)} files")
+    return documents, notes
+
+
+def text_files(paths: Sequence[str | Path]) -> list[Path]:
+    """The files, and those in the folders by name, each once; hidden ones are left out."""
+
+    def refuse(error: OSError):
+        raise DataError(f"{error.filename} cannot be read ({error.strerror}); check --data")
+
+    found: dict[Path, Path] = {}
+    for path in map(Path, paths):
+        files = [path]
+        if path.is_dir():
+            files = []
+            for folder, subfolders, names in os.walk(path, onerror=refuse):
+                subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+                files += [Path(folder, name) for name in names if not name.startswith(".")]
+            files = [file for file in files if file.is_file() or not file.exists()]  # no pipes
+            files.sort(key=lambda file: file.as_posix())
+        for file in files:
+            found.setdefault(file.resolve(), file)
+    return list(found.values())
+
+
+def text_of(path: Path) -> str:
+    """The text of a UTF-8 file; a DataError says why it is none."""
+    try:
+        content = path.read_bytes()
+        text = content.decode("utf-8")
+    except FileNotFoundError:
+        raise DataError(f"there is no file {path}; check --data") from None
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} is not UTF-8 text (byte {error.start}); convert it, or leave it out"
+        ) from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); check --data") from None
+    if "\0" in text:
+        raise DataError(f"{path} is not text: byte {content.index(0)} is zero; leave it out")
+    return text
+
+
+# Corpora and GPT-2's vocabulary
 
 
 def gpt2_encoding() -> tiktoken.Encoding:

@@ -390,6 +390,18 @@ class CharTokenizer(build.CharTokenizer):
     def __init__(self, text: str):
         super().__init__(text)
         self.characters = "".join(sorted(set(text)))
+        self.special_tokens: dict[str, int] = {}
+
+    def register_special_tokens(self, special_tokens: dict[str, int]) -> None:
+        """Give strings such as <|endoftext|> ids after those of the characters; for decode alone.
+
+        Raises ValueError for an id that is taken.
+        """
+        if set(special_tokens.values()) & set(range(len(self.characters))):
+            raise ValueError(f"an id of {special_tokens} is taken")
+        self.vocab = dict(enumerate(self.characters))
+        self.vocab |= {special_id: token for token, special_id in special_tokens.items()}
+        self.special_tokens = dict(special_tokens)
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text; a character never seen is a ValueError that names it."""
@@ -406,15 +418,23 @@ class CharTokenizer(build.CharTokenizer):
 
     def save(self, prefix: str) -> None:
         """Write prefix.json."""
-        text = json.dumps({"characters": self.characters}) + "\n"
+        content: dict = {"characters": self.characters}
+        if self.special_tokens:
+            content["special_tokens"] = self.special_tokens
+        text = json.dumps(content) + "\n"
         Path(f"{prefix}.json").write_text(text, encoding="utf-8", newline="\n")
 
     def load(self, path: str) -> None:
-        """Read what save wrote; its characters replace this one's."""
+        """Read what save wrote; its characters and special tokens replace this one's."""
         try:
-            characters = json.loads(Path(path).read_text(encoding="utf-8"))["characters"]
-            self.__init__(characters)
-        except (ValueError, KeyError, TypeError):
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            specials = dict(content.get("special_tokens", {}))
+            if any(type(i) is not int for i in specials.values()):
+                raise ValueError
+            other = type(self)(content["characters"])
+            other.register_special_tokens(specials)
+            self.__dict__.update(other.__dict__)
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise ValueError(f"{path} does not hold the characters of a CharTokenizer") from None
 
 

@@ -13,10 +13,13 @@ import signal
 import sys
 import threading
 import warnings
+from array import array
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 from p01_autograd.lab.cli import UsageError
 from p03_bpe import CharTokenizer, RegexTokenizer, corpus
@@ -28,29 +31,26 @@ RUN_FILES = ("config.json", "metrics.jsonl", "tokenizer.model", "tokenizer.vocab
 RUN_FILES += ("model.pt", "loss.png", "sample.txt")
 
 
-def read_text(path: str | None) -> str:
-    """The text of a UTF-8 file, or Tiny Shakespeare where no path is given."""
-    if path is None:
-        try:
-            return corpus.load_corpus()
-        except corpus.DataError as error:
-            raise UsageError(str(error)) from error
+END = "<|endoftext|>"  # the special token between two documents
+PIECE = 1 << 20  # characters that are read by a tokenizer at once
+
+
+def read_documents(data: str | list[str] | None) -> list[str]:
+    """The texts of UTF-8 files and folders, or Tiny Shakespeare where none is given."""
     try:
-        text = Path(path).read_bytes().decode("utf-8")
-    except FileNotFoundError:
-        raise UsageError(f"there is no file {path}; check --data") from None
-    except IsADirectoryError:
-        raise UsageError(f"{path} is a folder; --data takes one text file") from None
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            f"{path} is not UTF-8 text (byte {error.start}); convert it to UTF-8 first"
-        ) from None
-    except OSError as error:
-        hint = "is a folder" if Path(path).is_dir() else f"cannot be read ({error.strerror})"
-        raise UsageError(f"{path} {hint}; --data takes one text file") from None
-    if not text.strip():
-        raise UsageError(f"{path} is empty; --data takes a text of a few thousand characters")
-    return text
+        if data is None:
+            return [corpus.load_corpus()]
+        documents, notes = corpus.read_documents([data] if isinstance(data, str) else data)
+    except corpus.DataError as error:
+        raise UsageError(str(error)) from error
+    for note in notes:
+        print(note)
+    return documents
+
+
+def read_text(data: str | list[str] | None) -> str:
+    """The same as one text."""
+    return "".join(read_documents(data))
 
 
 def split_text(text: str) -> tuple[str, str]:
@@ -59,46 +59,134 @@ def split_text(text: str) -> tuple[str, str]:
     return text[:cut], text[cut:]
 
 
-def train_tokenizer(kind: str, text: str, vocab_size: int) -> RegexTokenizer | CharTokenizer:
-    """A tokenizer learned from `text` alone: byte-pair encoding ("bpe") or characters ("char")."""
+def split_documents(documents: list[str]) -> tuple[list[str], list[str]]:
+    """The same of several: the document in which the cut falls is in both parts."""
+    first, second, left = [], [], int(0.9 * sum(map(len, documents)))
+    for text in documents:
+        cut = min(max(left, 0), len(text))
+        left -= len(text)
+        first += [text[:cut]] if cut else []
+        second += [text[cut:]] if cut < len(text) else []
+    return first, second
+
+
+def progress(total: int, what: str, unit: str = "B") -> tqdm:
+    """A bar for what takes more than two seconds."""
+    return tqdm(
+        total=total,
+        desc=what,
+        unit=unit,
+        unit_scale=True,
+        delay=2,
+        leave=False,
+        dynamic_ncols=True,
+    )
+
+
+def pieces(text: str, bar: tqdm) -> Iterator[str]:
+    """The text in pieces, the bar moving along."""
+    for start in range(0, len(text), PIECE):
+        piece = text[start : start + PIECE]
+        yield piece
+        bar.update(len(piece))
+
+
+def train_tokenizer(
+    kind: str, text: str | list[str], vocab_size: int
+) -> RegexTokenizer | CharTokenizer:
+    """A tokenizer learned from a text or from documents: byte-pair encoding or "char".
+
+    Between documents stands END, so that several give the tokenizer that token too.
+    """
+    documents = [text] if isinstance(text, str) else text
     if kind == "char":
-        return CharTokenizer(text)
-    tokenizer = RegexTokenizer()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a vocabulary that cannot be filled: said below
-        tokenizer.train(text, vocab_size)
-    if len(tokenizer.vocab) < vocab_size:
-        print(
-            f"the text has no more pairs to merge: {len(tokenizer.vocab)} tokens, not {vocab_size}"
-        )
+        tokenizer = CharTokenizer("".join(set().union(*documents)))
+    else:
+        tokenizer = RegexTokenizer()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a vocabulary that cannot be filled: said below
+            train_bpe(tokenizer, documents, vocab_size)
+        if (found := len(tokenizer.vocab)) < vocab_size:
+            print(f"the text has no more pairs to merge: {found} tokens, not {vocab_size}")
     return tokenizer
+
+
+def train_bpe(tokenizer: RegexTokenizer, documents: list[str], vocab_size: int) -> None:
+    """Learn the merges, piece by piece where the tokenizer can."""
+    if not hasattr(tokenizer, "encode_iterable"):  # a reader's own
+        tokenizer.train("".join(documents), vocab_size)
+        return
+    with progress(sum(map(len, documents)), "learning the tokenizer") as bar:
+        tokenizer.train((piece for text in documents for piece in pieces(text, bar)), vocab_size)
+
+
+def end_of_text(tokenizer) -> int | None:
+    """The id of END, if the tokenizer has it."""
+    return getattr(tokenizer, "special_tokens", {}).get(END)
+
+
+def add_end_of_text(tokenizer) -> None:
+    """Give the tokenizer END, after all its other tokens."""
+    if end_of_text(tokenizer) is None:
+        specials = getattr(tokenizer, "special_tokens", {})
+        tokenizer.register_special_tokens({**specials, END: len(tokenizer.vocab)})
 
 
 def encode(tokenizer, text: str) -> torch.Tensor:
     """The ids of a corpus as int64 (N,); text that looks like a special token is plain text."""
+    return encode_documents(tokenizer, [text])
+
+
+def encode_documents(tokenizer, documents: list[str]) -> torch.Tensor:
+    """The ids of documents as int64 (N,), END between them: 8 bytes a token and no more."""
+    ids = array("q")
+    with progress(sum(map(len, documents)), "encoding the text") as bar:
+        for i, text in enumerate(documents):
+            if i > 0:
+                ids.append(end_of_text(tokenizer))
+            for part in encoded_parts(tokenizer, text, bar):
+                ids.extend(part)
+    return torch.frombuffer(ids, dtype=torch.int64) if ids else torch.empty(0, dtype=torch.int64)
+
+
+def encoded_parts(tokenizer, text: str, bar: tqdm) -> Iterator[Iterable[int]]:
+    """The ids of a text, in parts."""
     if isinstance(tokenizer, CharTokenizer):
-        return torch.tensor(tokenizer.encode(text), dtype=torch.int64)
-    return torch.tensor(tokenizer.encode(text, allowed_special="none"), dtype=torch.int64)
+        yield from map(tokenizer.encode, pieces(text, bar))
+    elif hasattr(tokenizer, "encode_iterable"):
+        yield tokenizer.encode_iterable(pieces(text, bar), allowed_special="none")
+    else:  # a reader's own
+        yield tokenizer.encode(text, allowed_special="none")
 
 
-def load_data(args) -> tuple[object, torch.Tensor, torch.Tensor, float, str]:
-    """Read, split and encode the corpus that `args` ask for.
+def load_data(args, tokenizer=None) -> tuple[object, torch.Tensor, torch.Tensor, float, str]:
+    """Read, split and encode the corpus that `args` ask for, with a given or a new tokenizer.
 
     Returns the tokenizer, the training and validation ids, the validation part's tokens per
     character, and the corpus's SHA-256.
     """
-    text = read_text(args.data)
-    train_text, val_text = split_text(text)
-    if not val_text:
-        raise UsageError(f"{len(text)} characters are too few to hold a tenth back; give more text")
-    tokenizer = train_tokenizer(args.tokenizer, train_text, args.vocab_size)
-    train_ids = encode(tokenizer, train_text)
+    documents = read_documents(args.data)
+    digest, n_characters = digest_of(documents), sum(map(len, documents))
+    train_texts, val_texts = split_documents(documents)
+    several = len(documents) > 1
+    del documents
+    if not val_texts or not train_texts:
+        raise UsageError(f"{n_characters} characters are too few to hold a tenth back; give more")
+    given = tokenizer is not None
+    if not given:
+        tokenizer = train_tokenizer(args.tokenizer, train_texts, args.vocab_size)
+    if several:
+        add_end_of_text(tokenizer)
     try:
-        val_ids = encode(tokenizer, val_text)
+        train_ids = encode_documents(tokenizer, train_texts)
+    except ValueError as error:
+        raise UsageError(f"the run's tokenizer cannot encode this text: {error}") from None
+    try:
+        val_ids = encode_documents(tokenizer, val_texts)
     except ValueError as error:
         raise UsageError(
-            f"the last tenth of the text has a character that the rest does not ({error}); "
-            "use --tokenizer bpe"
+            f"the last tenth of the text has a character that "
+            f"{'the tokenizer' if given else 'the rest'} does not ({error}); use --tokenizer bpe"
         ) from None
     if len(train_ids) <= args.block_size or len(val_ids) < 2:
         raise UsageError(
@@ -106,8 +194,43 @@ def load_data(args) -> tuple[object, torch.Tensor, torch.Tensor, float, str]:
             f"validate on, where --block-size {args.block_size} needs {args.block_size + 1} and 2; "
             "give more text or a smaller --block-size"
         )
-    digest = hashlib.sha256(text.encode("utf-8")).hexdigest()
-    return tokenizer, train_ids, val_ids, len(val_ids) / len(val_text), digest
+    return tokenizer, train_ids, val_ids, len(val_ids) / sum(map(len, val_texts)), digest
+
+
+def digest_of(documents: list[str]) -> str:
+    """The SHA-256 of the documents, END between them."""
+    digest = hashlib.sha256()
+    for i, text in enumerate(documents):
+        digest.update(END.encode() if i > 0 else b"")
+        for start in range(0, len(text), PIECE):
+            digest.update(text[start : start + PIECE].encode("utf-8"))
+    return digest.hexdigest()
+
+
+def spread(ids: torch.Tensor, n: int, block_size: int, stretches: int = 8) -> torch.Tensor:
+    """About n of the ids, in stretches of whole windows that lie evenly over all: (N,) -> (n,).
+
+    Where two stretches meet, one prediction is of the wrong text: seven of all.
+    """
+    length = max(n // stretches // block_size, 1) * block_size
+    count = max(n // length, 1)
+    if n >= len(ids) or count * length >= len(ids):
+        return ids
+    starts = [round(i * (len(ids) - length) / max(count - 1, 1)) for i in range(count)]
+    return torch.cat([ids[start : start + length] for start in starts])
+
+
+@contextmanager
+def showing_calls(model: torch.nn.Module, total: int, what: str, positions: bool = True):
+    """Meanwhile a bar moves with every call of the model: by the positions it reads, or by one."""
+    with progress(total, what, "token") as bar:
+        hook = model.register_forward_hook(
+            lambda module, given, out: bar.update(given[0].numel() if positions else 1)
+        )
+        try:
+            yield
+        finally:
+            hook.remove()
 
 
 def pick_device(name: str) -> torch.device:
@@ -249,7 +372,12 @@ def load_tokenizer(folder: Path, kind: str):
 
 
 def prompt_ids(tokenizer, prompt: str) -> torch.Tensor:
-    """The prompt as ids (1, T); an empty one starts from a newline, or from the first token."""
+    """The prompt as ids (1, T); an empty one starts a document, or from a newline.
+
+    With characters of which none is a newline, it starts from the first token.
+    """
+    if not prompt and (end := end_of_text(tokenizer)) is not None:
+        return torch.tensor([[end]])
     if not prompt:
         try:
             return encode(tokenizer, "\n")[None]

@@ -38,7 +38,13 @@ USES = {  # the projects that --mine can replace
 def add_flags(parser: Parser, default_out: str) -> None:
     """The flags that every training command of the book has in common."""
     add = parser.add_argument
-    add("--data", metavar="FILE", help="a UTF-8 text; default: Tiny Shakespeare, fetched once")
+    add(
+        "--data",
+        nargs="+",
+        metavar="PATH",
+        help="UTF-8 texts: files, and folders with all their files; default: Tiny Shakespeare, "
+        "fetched once",
+    )
     add("--tokenizer", choices=("bpe", "char"), default="bpe", help="default: %(default)s")
     add(
         "--vocab-size",
