@@ -174,3 +174,56 @@ def test_gpt2s_tokenizer_works_offline_and_ours_recovers_it(monkeypatch):
     expected = encoding.encode(text, allowed_special="all")
     assert ours.encode(text, allowed_special="all") == expected
     assert ours.decode(expected) == text
+
+
+# Texts of one's own
+
+
+def put(folder, **files):
+    for name, content in files.items():
+        path = folder / name.replace("__", "/").replace("_txt", ".txt")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def test_files_and_folders_are_read_by_name_each_once(tmp_path):
+    put(tmp_path, b_txt=b"two", sub__a_txt=b"three", a_txt=b"one", empty_txt=b" \n")
+    put(tmp_path, first_txt=b"zero", **{".hidden": b"no", ".git__x": b"no"})
+    documents, notes = corpus.read_documents([tmp_path / "first.txt", tmp_path])
+    assert documents == ["zero", "one", "two", "three"] and notes == []
+
+
+def test_a_mark_and_windows_line_ends_are_dropped_and_said(tmp_path):
+    put(tmp_path, a_txt=b"\xef\xbb\xbfone\r\ntwo\r\n", b_txt=b"three\r\n", c_txt=b"\r four\n")
+    documents, notes = corpus.read_documents([str(tmp_path)])
+    assert documents == ["one\ntwo\n", "three\n", "\r four\n"]
+    mark, ends = notes
+    assert "byte-order mark" in mark and "1 of 3" in mark
+    assert "CRLF" in ends and "2 of 3" in ends
+
+
+@pytest.mark.parametrize(
+    "content, part",
+    [(b"\x89PNG\r\n", "UTF-8"), (b"abc\0def", "byte 3 is zero"), (b"", "no text in the folder")],
+    ids=["binary", "zeros", "nothing"],
+)
+def test_what_is_no_text_in_a_folder_is_named(tmp_path, content, part):
+    put(tmp_path, x_txt=content)
+    with pytest.raises(corpus.DataError, match=part) as caught:
+        corpus.read_documents([tmp_path])
+    assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_cannot_be_read_is_named(tmp_path, monkeypatch):
+    put(tmp_path, a_txt=b"one", b_txt=b"two")
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(corpus.Path, "read_bytes", refuse)
+    with pytest.raises(corpus.DataError, match=r"a\.txt cannot be read \(Permission denied\)"):
+        corpus.read_documents([tmp_path])
+    monkeypatch.undo()
+    (tmp_path / "gone.txt").symlink_to(tmp_path / "nothing")
+    with pytest.raises(corpus.DataError, match=r"no file .*gone\.txt"):
+        corpus.read_documents([tmp_path])

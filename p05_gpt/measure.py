@@ -630,7 +630,7 @@ def recipe_seconds(n_steps: int, seed: int) -> float:
 
 def our_row(seed: int) -> dict:
     """The metrics of the default run's first validation below the recipe's loss."""
-    _, args = parse_flags(["--seed", str(seed), "--device", "cpu"])
+    _, args = parse_flags(["--seed", str(seed), "--device", "cpu", "--eval-tokens", "1000000"])
     tokenizer, train_ids, val_ids, tokens_per_char, _ = run.load_data(args)
     model = new_model(args, len(tokenizer.vocab))
     for row in training_steps(args, model, train_ids, val_ids, tokens_per_char, tokenizer):

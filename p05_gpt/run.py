@@ -248,6 +248,31 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def check_dtype(dtype: str, device: torch.device) -> None:
+    """Refuse a dtype that the device cannot compute in."""
+    try:
+        with torch.autocast(device.type, getattr(torch, dtype), enabled=dtype != "float32"):
+            (torch.ones(2, 2, device=device) @ torch.ones(2, 2, device=device)).sum().item()
+    except (RuntimeError, NotImplementedError, TypeError):
+        raise UsageError(f"{device} cannot compute in {dtype}; leave --dtype away") from None
+
+
+def autocast(model: torch.nn.Module, dtype: str) -> torch.nn.Module:
+    """The model itself; with bfloat16 its products are computed in that, its weights stay float32.
+
+    The logits are float32 again, so that losses and draws are not rounded.
+    """
+    if dtype != "float32":
+        forward, device = model.forward, next(model.parameters()).device.type
+
+        def in_low_precision(idx: torch.Tensor) -> torch.Tensor:
+            with torch.autocast(device, getattr(torch, dtype)):
+                return forward(idx).float()
+
+        model.forward = in_low_precision
+    return model
+
+
 def claim_folder(out: str | None, overwrite: bool, default: str, hint: str) -> Path:
     """Make the folder that a run writes to; one that holds a run is left alone.
 

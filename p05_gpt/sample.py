@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import math
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+import torch
 
 from p01_autograd.lab.cli import Parser, UsageError, at_least, print_anything
 
 from . import mine, run
-from .kv_cache import CachedGPT, can_cache
-from .train import DEFAULT_OUT, run_command, sample_text
+from .kv_cache import CachedGPT, can_cache, with_cache
+from .sampling import stream
+from .train import DEFAULT_OUT, run_command
 
 
 def temperature(text: str) -> float:
@@ -30,6 +35,13 @@ def probability(text: str) -> float:
     return number
 
 
+def some_text(text: str) -> str:
+    """An argparse type: a text that is not empty."""
+    if not text:
+        raise argparse.ArgumentTypeError("an empty text stops nothing; give at least a character")
+    return text
+
+
 def number_in(text: str) -> float:
     try:
         return float(text)
@@ -46,21 +58,87 @@ def newest_run(default: str) -> Path:
     return max(finished, key=lambda folder: (folder / "model.pt").stat().st_mtime)
 
 
-def sample(args, folder: Path) -> str:
-    """The prompt and what the run's model makes of it."""
+def prompt_of(args) -> str:
+    """The prompt; of "-", what stands in standard input, without a newline at its end."""
+    if args.prompt != "-":
+        return args.prompt
+    try:
+        content = getattr(sys.stdin, "buffer", sys.stdin).read()
+        text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
+    except (AttributeError, OSError):
+        raise UsageError("there is no standard input to read; give the text to --prompt") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"standard input is not UTF-8 text (byte {error.start}); convert it to UTF-8 first"
+        ) from None
+    return text.replace("\r\n", "\n").removesuffix("\n")
+
+
+def sample(args, folder: Path) -> None:
+    """Write what the run's model makes of the prompt, token by token; several times if asked."""
+    prompt = prompt_of(args)
     _, tokenizer, model = run.read_run(folder)
     if args.cache and not can_cache(model):
         raise UsageError("--cache reads the parts of the book's model, and this run has others")
-    return sample_text(
-        CachedGPT(model) if args.cache else model,
-        tokenizer,
-        args.prompt,
-        args.tokens,
-        args.seed,
-        temperature=args.temperature,
-        top_k=args.top_k,
-        top_p=args.top_p,
-    )
+    if args.cache is None:
+        model = with_cache(model)
+    elif args.cache:
+        model = CachedGPT(model)
+    idx = run.prompt_ids(tokenizer, prompt)
+    for i in range(args.samples):
+        seed = args.seed + i
+        if args.samples > 1:
+            print(f"--- sample {i + 1} of {args.samples}, seed {seed}")
+        print(prompt, end="", flush=True)
+        ids = stream(
+            model,
+            idx,
+            args.tokens,
+            generator=torch.Generator().manual_seed(seed),
+            temperature=args.temperature,
+            top_k=args.top_k,
+            top_p=args.top_p,
+        )
+        for piece in until(args.stop, decoded(tokenizer, ids)):
+            print(piece, end="", flush=True)
+        print()
+
+
+def decoded(tokenizer, ids: Iterable[int]) -> Iterator[str]:
+    """The text of each id, up to the end of the document.
+
+    The bytes of a character that is not complete wait for those of the next token.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    for token in ids:
+        if token == run.end_of_text(tokenizer):
+            break
+        piece = tokenizer.vocab[token]
+        yield decoder.decode(piece) if isinstance(piece, bytes) else piece
+    yield decoder.decode(b"", final=True)
+
+
+def until(stop: str | None, pieces: Iterable[str]) -> Iterator[str]:
+    """The text up to `stop`, which is left out: what may be its beginning waits.
+
+    >>> "".join(until("\\n\\n", ["one\\n", "two\\n", "\\nthree"]))
+    'one\\ntwo'
+    """
+    held = ""
+    for piece in pieces:
+        held += piece
+        if stop is None:
+            waiting = 0
+        elif stop in held:
+            yield held.partition(stop)[0]
+            return
+        else:
+            ends = (n for n in range(len(stop) - 1, 0, -1) if held.endswith(stop[:n]))
+            waiting = next(ends, 0)
+        cut = len(held) - waiting
+        yield held[:cut]
+        held = held[cut:]
+    yield held
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -69,7 +147,13 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="python -m p05_gpt.sample", description="Let a trained GPT write.")
     add = parser.add_argument
     add("--run", metavar="DIR", help=f"a run's folder; default: the newest {DEFAULT_OUT}*")
-    add("--prompt", default="", metavar="TEXT", help="what it continues; default: a newline")
+    add(
+        "--prompt",
+        default="",
+        metavar="TEXT",
+        help="what it continues, - for standard input without its last newline; default: a new "
+        "document, or a newline",
+    )
     add("--tokens", type=at_least(1), default=500, metavar="N", help="default: %(default)s")
     add(
         "--temperature",
@@ -85,18 +169,26 @@ def main(argv: list[str] | None = None) -> int:
         metavar="P",
         help="draw among the fewest tokens that together reach probability P",
     )
+    add("--stop", type=some_text, metavar="TEXT", help="end where this comes, and leave it out")
+    add(
+        "--samples",
+        type=at_least(1),
+        default=1,
+        metavar="N",
+        help="texts, each with the next seed; default: %(default)s",
+    )
     add(
         "--cache",
-        action="store_true",
+        action=argparse.BooleanOptionalAction,
         help="keep keys and values: the same text, sooner, until it fills the context; from there "
-        "on every token costs a whole window again, as without",
+        "on every token costs a whole window again, as without; default: where it gives the same",
     )
     add("--seed", type=at_least(0), default=1337, metavar="N", help="default: %(default)s")
     args = parser.parse_args(argv)
 
     def command() -> int:
         folder = newest_run(DEFAULT_OUT) if args.run is None else Path(args.run)
-        print(mine.on(mine.kept(folder), sample, args, folder))
+        mine.on(mine.kept(folder), sample, args, folder)
         return 0
 
     try:

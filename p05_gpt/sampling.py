@@ -9,6 +9,7 @@ Source: Holtzman et al., "The Curious Case of Neural Text Degeneration" (2020), 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -42,6 +43,20 @@ def generate(
     with torch.random.fork_rng(gpus), evaluating(model):
         generator = on_device(generator, idx.device)
         return build.generate(model, idx, max_new_tokens, temperature, top_k, generator)
+
+
+def stream(
+    model: nn.Module,
+    idx: torch.Tensor,
+    max_new_tokens: int,
+    generator: torch.Generator | None = None,
+    **sampling,
+) -> Iterator[int]:
+    """The new tokens of generate, one by one as they are drawn; idx is (1, T)."""
+    generator = on_device(generator, idx.device)
+    for _ in range(max_new_tokens):
+        idx = generate(model, idx, 1, generator=generator, **sampling)
+        yield int(idx[0, -1])
 
 
 def next_token(

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -381,3 +382,136 @@ def test_auto_is_the_cpu_where_there_is_no_cuda(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     assert run.pick_device("auto") == torch.device("cpu")
+
+
+# Several documents, a part of the validation text, another dtype
+
+
+@pytest.fixture(scope="module")
+def folder_of_texts(text_file, tmp_path_factory):
+    """Three documents, one with a mark and CRLF."""
+    folder = tmp_path_factory.mktemp("texts")
+    text = Path(text_file).read_bytes()
+    for i, start in enumerate((0, 1000, 2500)):
+        (folder / f"{i}.txt").write_bytes(text[start : start + 1200])
+    (folder / "1.txt").write_bytes(b"\xef\xbb\xbf" + text[1000:2200].replace(b"\n", b"\r\n"))
+    return folder
+
+
+@pytest.fixture(scope="module", params=["bpe", "char"])
+def of_documents(request, folder_of_texts, tmp_path_factory):
+    """A run on several documents, once with each tokenizer."""
+    out = tmp_path_factory.mktemp("documents") / request.param
+    argv = ["--data", str(folder_of_texts), "--out", str(out), "--tokenizer", request.param]
+    assert train.main([*argv, *SMALL]) == 0
+    return out
+
+
+def test_between_documents_stands_a_token_of_the_tokenizers_file(of_documents, folder_of_texts):
+    config, tokenizer, model = run.read_run(of_documents)
+    end = run.end_of_text(tokenizer)
+    assert end == config["vocab"] - 1 == model.tok_emb.num_embeddings - 1
+    assert config["data"] == [str(folder_of_texts)]
+    args = SimpleNamespace(data=[str(folder_of_texts)], block_size=8)
+    _, first, second, _, digest = run.load_data(args, tokenizer)
+    assert digest == config["corpus_sha256"]
+    assert (first == end).sum() == 2 and not (second == end).any(), "three texts, cut in the last"
+    documents = run.read_documents([str(folder_of_texts)])
+    text = "".join(documents)
+    whole = torch.cat([first, second]).tolist()
+    assert tokenizer.decode([i for i in whole if i != end]) == text
+    assert tokenizer.decode(first.tolist()).split(run.END)[:2] == documents[:2]
+    assert "\r" not in text and "\ufeff" not in text
+
+
+def test_the_changes_to_a_text_are_said_in_a_line_each(folder_of_texts, capsys):
+    run.read_documents([str(folder_of_texts)])
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 2 and "byte-order mark" in said[0] and "CRLF" in said[1]
+
+
+@pytest.mark.parametrize("cut", [[5, 5], [1, 8, 1], [20], [3, 6, 1, 10]], ids=str)
+def test_documents_are_split_as_their_text_is(cut):
+    text = "".join(chr(65 + i) for i in range(sum(cut)))
+    documents, start = [], 0
+    for n in cut:
+        documents.append(text[start : start + n])
+        start += n
+    first, second = run.split_documents(documents)
+    assert ("".join(first), "".join(second)) == run.split_text(text)
+    assert all(first) and all(second)
+
+
+def test_a_text_that_looks_like_the_token_is_plain_text(tmp_path):
+    for name in "ab":
+        (tmp_path / name).write_text(f"one {run.END} two", encoding="utf-8")
+    documents = run.read_documents([str(tmp_path)])
+    for kind in ("bpe", "char"):
+        tokenizer = run.train_tokenizer(kind, documents, 260)
+        run.add_end_of_text(tokenizer)
+        ids = run.encode_documents(tokenizer, documents)
+        assert (ids == run.end_of_text(tokenizer)).sum() == 1
+
+
+def test_a_text_in_pieces_is_the_same(text_file, monkeypatch):
+    text = run.read_text(text_file)
+    kept = []
+    for size in (run.PIECE, 100):
+        monkeypatch.setattr(run, "PIECE", size)
+        tokenizer = run.train_tokenizer("bpe", text, 300)
+        kept.append((tokenizer.merges, run.encode(tokenizer, text).tolist()))
+        kept[-1] += (run.digest_of([text]),)
+    assert kept[0] == kept[1]
+    assert kept[0][1] == tokenizer.encode(text)
+
+
+def test_ids_take_eight_bytes_each(text_file):
+    text = run.read_text(text_file) * 20
+    ids = run.encode(run.train_tokenizer("char", text, 0), text)
+    assert ids.dtype == torch.int64 and ids.untyped_storage().nbytes() <= 8 * len(text)
+
+
+def test_a_validation_on_the_way_reads_stretches_that_lie_evenly():
+    ids = torch.arange(10_000)
+    part = run.spread(ids, 1600, 10)
+    assert len(part) == 1600 and part[0] == 0 and part[-1] == 9999
+    starts = [int(i) for i, step in zip(part[1:], part.diff(), strict=True) if step != 1]
+    gaps = [b - a for a, b in zip(starts, starts[1:], strict=False)]
+    assert len(starts) == 7 and max(gaps) - min(gaps) <= 1
+    assert run.spread(ids, 10_000, 10) is ids and run.spread(ids[:5], 4096, 8) is not None
+    for n in (2, 3, 7, 100, 9999):
+        assert 2 <= len(run.spread(ids, n, 1)) <= len(ids)
+
+
+def test_the_last_validation_is_over_all_whatever_the_others_read(finished, text_file, tmp_path):
+    argv = ["--data", text_file, "--out", str(tmp_path), "--tokenizer", finished.name, *SMALL]
+    assert train.main([*argv, "--eval-tokens", "40"]) == 0
+    ours, whole = (
+        [row["val_loss"] for row in rows_of(folder) if "val_loss" in row]
+        for folder in (tmp_path, finished)
+    )
+    assert ours[-1] == whole[-1] and ours[0] != whole[0] and abs(ours[0] - whole[0]) < 0.3
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    assert config["eval_tokens"] == 40
+    assert train.parse_flags([])[1].eval_tokens == 19_200
+
+
+def test_bfloat16_gives_nearly_the_same_losses(finished, text_file, tmp_path):
+    argv = ["--data", text_file, "--out", str(tmp_path), "--tokenizer", finished.name, *SMALL]
+    assert train.main([*argv, "--dtype", "bfloat16"]) == 0
+    ours, theirs = rows_of(tmp_path), rows_of(finished)
+    for key in ("train_loss", "val_loss"):
+        pairs = [(a[key], b[key]) for a, b in zip(ours, theirs, strict=True) if key in a]
+        assert 0 < max(abs(a - b) for a, b in pairs) < 0.01
+    weights = torch.load(tmp_path / "model.pt", weights_only=True)
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+
+
+def test_a_device_without_the_dtype_is_told_in_one_line(text_file, tmp_path, monkeypatch, capsys):
+    def refuse(*_, **__):
+        raise RuntimeError("no such thing")
+
+    monkeypatch.setattr(torch, "autocast", refuse)
+    argv = ["--data", text_file, "--out", str(tmp_path / "run"), *SMALL, "--dtype", "bfloat16"]
+    assert "leave --dtype" in refusal(train.main, argv, capsys)
+    assert not (tmp_path / "run").exists()

@@ -87,7 +87,21 @@ def add_flags(parser: Parser, default_out: str) -> None:
         metavar="N",
         help="steps between validations; default: %(default)s",
     )
+    add(
+        "--eval-tokens",
+        type=at_least(2),
+        metavar="N",
+        help="of the second part, for a validation on the way; the last one is over all of it; "
+        "default: an eighth of the tokens trained on since the last one, 4096 at least",
+    )
     add("--seed", type=at_least(0), default=1337, metavar="N", help="default: %(default)s")
+    add(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="bfloat16: of the products in the model, by autocast, quicker on a GPU that has it; "
+        "default: %(default)s",
+    )
     add(
         "--device",
         default="auto",
@@ -114,7 +128,18 @@ def parse_flags(argv: list[str] | None = None):
         default="torch",
         help="p02_tensors: train on project 2 and on torch side by side, to compare",
     )
-    return parser, parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    set_eval_tokens(args, args.batch_size * args.block_size)
+    return parser, args
+
+
+def set_eval_tokens(args, tokens_per_step: int) -> None:
+    """The default of --eval-tokens: so many that validations take about a twentieth of the time.
+
+    A token costs a third of one that is trained on, where there are gradients to compute.
+    """
+    if args.eval_tokens is None:
+        args.eval_tokens = max(4096, args.eval_every * tokens_per_step // 8)
 
 
 def train(args) -> int:
@@ -125,7 +150,10 @@ def train(args) -> int:
             f"--n-embd {args.n_embd} cannot be divided among --n-head {args.n_head} heads; "
             f"use a multiple of {args.n_head}"
         )
+    run.check_dtype(args.dtype, device)
     if args.engine == "p02_tensors":
+        if args.dtype != "float32":
+            raise UsageError("--engine p02_tensors computes in float32; leave --dtype away")
         from .engine import train_both  # only here: project 2 may still be in the making
 
         return train_both(args)
@@ -133,7 +161,7 @@ def train(args) -> int:
     vocab = len(tokenizer.vocab)
     model = new_model(args, vocab)
     try_out(model, args, train_ids)
-    model = model.to(device)
+    model = run.autocast(model.to(device), args.dtype)
     folder = run.claim_folder(
         args.out, args.overwrite, DEFAULT_OUT, "use --overwrite, or another folder with --out"
     )
@@ -182,6 +210,7 @@ def training_steps(args, model, train_ids, val_ids, tokens_per_char, tokenizer):
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, fused=True, **ADAMW)
     generator = torch.Generator().manual_seed(args.seed)  # the batches
     device = next(model.parameters()).device
+    some_ids = run.spread(val_ids, args.eval_tokens, args.block_size)
     tokens_per_step = args.batch_size * args.block_size
     start = time.perf_counter()
     bar = tqdm(
@@ -213,7 +242,8 @@ def training_steps(args, model, train_ids, val_ids, tokens_per_char, tokenizer):
             "grad_norm": grad_norm.item(),
         }
         if (step + 1) % args.eval_every == 0 or step + 1 == args.steps:
-            row["val_loss"] = evaluate(model, val_ids.to(device), args.block_size)
+            last = step + 1 == args.steps
+            row["val_loss"] = validation_loss(model, val_ids if last else some_ids, args.block_size)
             row["val_nats_per_char"] = row["val_loss"] * tokens_per_char
             with without_reader():
                 bar.write(
@@ -226,6 +256,12 @@ def training_steps(args, model, train_ids, val_ids, tokens_per_char, tokenizer):
         speed = (step + 1) * tokens_per_step / row["seconds"]
         bar.set_postfix_str(f"loss {row['train_loss']:.3f}, {speed:,.0f} tokens/s", refresh=False)
         yield row
+
+
+def validation_loss(model, ids: torch.Tensor, block_size: int) -> float:
+    """evaluate, with a bar where it takes long."""
+    with run.showing_calls(model, len(ids), "validating"):
+        return evaluate(model, ids.to(next(model.parameters()).device), block_size)
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:
@@ -257,9 +293,8 @@ def finish(folder: Path, model, tokenizer, metrics, val_ids, tokens_per_char, bi
     run.draw_losses(metrics, len(tokenizer.vocab), bigram, folder / "loss.png")
     last = metrics[-1]
     val_loss = last.get("val_loss")
-    if val_loss is None:  # stopped between two validations
-        device = next(model.parameters()).device
-        val_loss = evaluate(model, val_ids.to(device), args.block_size)
+    if last["step"] < args.steps:  # stopped: the last validation over all is not made yet
+        val_loss = validation_loss(model, val_ids, args.block_size)
     if not math.isfinite(val_loss):
         print(
             f"the loss is NaN or infinite at step {last['step']}; metrics and weights are in "
@@ -267,7 +302,8 @@ def finish(folder: Path, model, tokenizer, metrics, val_ids, tokens_per_char, bi
             file=sys.stderr,
         )
         return 1
-    sample = sample_text(model, tokenizer, "", 500, args.seed)
+    with run.showing_calls(model, 500, "writing a sample", positions=False):
+        sample = sample_text(model, tokenizer, "", 500, args.seed)
     run.write_atomically(folder / "sample.txt", lambda file: file.write(sample.encode("utf-8")))
     with without_reader():
         print(
