@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import regex
+from tqdm import tqdm
 
 from . import build
 from .build import GPT2_PATTERN, GPT4_PATTERN
@@ -179,7 +180,9 @@ class Quick:
         chunks = chain.from_iterable(self.chunks(pieces))
         self.merges, self.byte_ids = {}, range(256)
         known: dict[str, list[int]] = {}
-        for pair, count in learn_merges(chunks, vocab_size - 256, known):
+        merges = learn_merges(chunks, vocab_size - 256, known)
+        bar = tqdm(merges, "merging", vocab_size - 256, leave=False, unit="merge", delay=2)
+        for pair, count in bar:
             self.merges[pair] = new_id = 256 + len(self.merges)
             if verbose:
                 print(f"merge {new_id - 255}: {pair} -> {new_id}, {count} occurrences")

@@ -32,7 +32,7 @@ RUN_FILES += ("model.pt", "loss.png", "sample.txt")
 
 
 END = "<|endoftext|>"  # the special token between two documents
-PIECE = 1 << 20  # characters that are read by a tokenizer at once
+PIECE = 1 << 18  # characters that are read by a tokenizer at once
 
 
 def read_documents(data: str | list[str] | None) -> list[str]:
@@ -224,9 +224,11 @@ def spread(ids: torch.Tensor, n: int, block_size: int, stretches: int = 8) -> to
 def showing_calls(model: torch.nn.Module, total: int, what: str, positions: bool = True):
     """Meanwhile a bar moves with every call of the model: by the positions it reads, or by one."""
     with progress(total, what, "token") as bar:
-        hook = model.register_forward_hook(
-            lambda module, given, out: bar.update(given[0].numel() if positions else 1)
-        )
+
+        def count(module, given, out) -> None:
+            bar.update(given[0].numel() if positions else 1)
+
+        hook = model.register_forward_hook(count)
         try:
             yield
         finally:

@@ -2,6 +2,7 @@
 
 import io
 import sys
+from itertools import pairwise
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ def save_run(folder, tokenizer, favour=None):
                 parameter.zero_()
             model.ln_f.weight.fill_(1)
             model.tok_emb.weight.copy_(torch.randn(vocab, 16))
-            for a, b in zip(favour, favour[1:], strict=False):
+            for a, b in pairwise(favour):
                 model.head.weight[b] = 9 * model.ln_f(model.tok_emb.weight[a])
     run.save_tokenizer(tokenizer, folder)
     kind = "char" if isinstance(tokenizer, CharTokenizer) else "bpe"
@@ -89,14 +90,15 @@ def test_a_model_that_only_looks_like_the_books_goes_without_cache(folder):
     assert isinstance(kv_cache.with_cache(model), kv_cache.CachedGPT)
     model.tok_emb.register_forward_hook(lambda layer, given, out: out * given[0].shape[1])
     assert kv_cache.with_cache(model) is model, "it depends on the length of the text"
-    model.blocks = None
+    del model.blocks
     assert kv_cache.with_cache(model) is model
 
 
 def test_each_token_is_written_before_the_next_is_computed(folder, monkeypatch):
     class Paper(io.StringIO):
         def flush(self):
-            seen.append((len(drawn), self.getvalue()))
+            if self.getvalue():
+                seen.append((len(drawn), self.getvalue()))
 
     drawn, seen, paper = [], [], Paper()
 
@@ -172,7 +174,7 @@ def test_what_cannot_work_is_one_line(folder, capsys, monkeypatch):
     argv = ["--run", str(folder)]
     assert "--stop" in refusal([*argv, "--stop", ""], capsys)
     assert "--samples" in refusal([*argv, "--samples", "0"], capsys)
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff\xfe")))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff\xfe"), encoding="utf-8"))
     assert "not UTF-8" in refusal([*argv, "--prompt", "-"], capsys)
     monkeypatch.setattr(sys, "stdin", None)
     assert "no standard input" in refusal([*argv, "--prompt", "-"], capsys)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -476,7 +477,7 @@ def test_a_validation_on_the_way_reads_stretches_that_lie_evenly():
     part = run.spread(ids, 1600, 10)
     assert len(part) == 1600 and part[0] == 0 and part[-1] == 9999
     starts = [int(i) for i, step in zip(part[1:], part.diff(), strict=True) if step != 1]
-    gaps = [b - a for a, b in zip(starts, starts[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(starts)]
     assert len(starts) == 7 and max(gaps) - min(gaps) <= 1
     assert run.spread(ids, 10_000, 10) is ids and run.spread(ids[:5], 4096, 8) is not None
     for n in (2, 3, 7, 100, 9999):
