@@ -39,6 +39,7 @@ from .doctor import diagnose
 from .trainer import Trainer
 
 WORKERS = (1, 8, 64, 1024)
+WHOLE = ("--eval-tokens", "1000000")  # every validation over all of the second part
 FASTER = 100  # a GPU for a core, to see what that leaves of the plan
 SIZES = (1, 1_000, 30_000, 1_000_000, 3_000_000)  # floats in a measured exchange
 
@@ -320,7 +321,7 @@ def recipe(args):
         theirs = recipe_seconds(200, seed)
         rows = [
             row
-            for row in trained(1, torch.get_num_threads(), "--seed", str(seed))
+            for row in trained(1, torch.get_num_threads(), "--seed", str(seed), *WHOLE)
             if "val_loss" in row
         ]
         at = next(row for row in rows if row["val_nats_per_char"] < RECIPE_LOSS)

@@ -577,3 +577,135 @@ def test_a_locked_file_is_named(text_file, tmp_path, capsys, monkeypatch):
     status = train.main(flags(text_file, tmp_path / "run"))
     said = capsys.readouterr().err
     assert status == 1 and "locked by another program" in said and str(tmp_path / "run") in said
+
+
+# A part of the validation text, another run's weights, another dtype
+
+
+def test_the_number_at_the_end_is_over_all_whatever_the_others_read(
+    straight, text_file, tmp_path, capsys
+):
+    assert train.main(flags(text_file, tmp_path / "run", "--eval-tokens", 40)) == 0
+    said = capsys.readouterr().out
+    part, whole = (
+        {row["step"]: row["val_loss"] for row in rows_of(folder) if "val_loss" in row}
+        for folder in (tmp_path / "run", straight)
+    )
+    assert part[30] == whole[30] and part[7] != whole[7]
+    step = state_of(tmp_path / "run", "best.pt")["steps_done"]
+    assert f"{whole[step]:.4f} nats per token" in said and f"at step {step}" in said
+    assert train.main(["--resume", "--out", str(tmp_path / "run")]) == 0
+    assert said.split("\n")[-5:] == capsys.readouterr().out.split("\n")[-5:]
+
+
+def test_the_last_weights_are_taken_where_only_a_part_was_against_them(
+    straight, text_file, tmp_path, monkeypatch
+):
+    """On the way the losses are as if the weights of step 7 were the best, by far."""
+    real = build.evaluate
+    flattering = iter([0.01, 9.0, 9.0, 9.0, 9.0])
+    monkeypatch.setattr(build, "evaluate", lambda *_: next(flattering))
+    assert train.main(flags(text_file, tmp_path / "run", "--eval-tokens", 40)) == 0
+    assert build.evaluate is not real
+    last = {row["step"]: row for row in rows_of(straight)}
+    assert last[30]["val_loss"] < last[7]["val_loss"]
+    assert state_of(tmp_path / "run", "best.pt")["steps_done"] == 30
+    weights = [torch.load(f / "model.pt", weights_only=True) for f in (tmp_path / "run", straight)]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+@pytest.fixture(scope="module")
+def other_texts(text_file, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("others")
+    text = Path(text_file).read_bytes()
+    (folder / "one.txt").write_bytes(text[-2000:-700])
+    (folder / "two.txt").write_bytes(text[-700:] + text[:900])
+    return folder
+
+
+def from_run(source, text, out, *more):
+    argv = ["--data", text, "--out", out, "--init-from", source, "--device", "cpu"]
+    argv += ["--batch-size", 4, "--steps", 10, "--eval-every", 5, "--checkpoint-every", 5, *more]
+    return [str(word) for word in argv]
+
+
+def test_a_run_begins_with_anothers_weights_and_tokenizer(straight, text_file, tmp_path):
+    out = tmp_path / "run"
+    assert train.main(from_run(straight, text_file, out, "--max-lr", 1e-3)) == 0
+    first = state_of(out, "step_0000010.pt")["recipe"]
+    assert first["n_embd"] == 16 and first["tokenizer"] == "char" and first["max_lr"] == 1e-3
+    assert first["init_from"] == str(straight) and first["block_size"] == 8
+    tokenizers = [(folder / "tokenizer.json").read_bytes() for folder in (out, straight)]
+    assert tokenizers[0] == tokenizers[1]
+    best = [min(row.get("val_loss", 9) for row in rows_of(folder)) for folder in (out, straight)]
+    assert rows_of(out)[0]["train_loss"] < rows_of(straight)[0]["train_loss"] - 0.5
+    assert best[0] < best[1] + 0.1, "it goes on where the other ended"
+
+
+def test_a_run_from_another_goes_on_exactly_and_without_it(
+    straight, other_texts, tmp_path, monkeypatch
+):
+    source = tmp_path / "source"
+    shutil.copytree(straight, source)
+    assert train.main(from_run(source, other_texts, tmp_path / "a")) == 0
+    real = build.Trainer.step
+
+    def dies(trainer):
+        if trainer.steps_done == 7:
+            raise Killed
+        return real(trainer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build.Trainer, "step", dies)
+        with pytest.raises(Killed):
+            train.main(from_run(source, other_texts, tmp_path / "b"))
+    shutil.rmtree(source)
+    assert train.main(["--resume", "--out", str(tmp_path / "b")]) == 0
+    assert without_time(rows_of(tmp_path / "a")) == without_time(rows_of(tmp_path / "b"))
+
+
+def test_several_documents_give_another_runs_model_one_token_more(straight, other_texts, tmp_path):
+    out = tmp_path / "run"
+    assert train.main(from_run(straight, other_texts, out, "--max-lr", 1e-9)) == 0
+    _, tokenizer, model = run.read_run(out)
+    theirs = torch.load(straight / "model.pt", weights_only=True)
+    end, ours = run.end_of_text(tokenizer), model.state_dict()
+    for name in ("tok_emb.weight", "head.weight"):
+        assert ours[name].shape[0] == end + 1 == theirs[name].shape[0] + 1
+        assert torch.allclose(ours[name][:end], theirs[name], atol=1e-5)
+        assert torch.allclose(ours[name][end], theirs[name].mean(0), atol=1e-5)
+
+
+BAD_STARTS = [
+    (["--n-embd", "32"], "--n-embd 32 (it has 16)"),
+    (["--block-size", "9", "--n-layer", "2"], "--n-layer 2 (it has 1), --block-size 9"),
+    (["--tokenizer", "bpe"], "--tokenizer bpe (it has char)"),
+    (["--preset", "long"], "--n-embd 192"),
+    (["--init-from", "/no/such/run"], "no run folder"),
+]
+
+
+@pytest.mark.parametrize("wrong, part", BAD_STARTS, ids=[" ".join(f) for f, _ in BAD_STARTS])
+def test_another_size_or_tokenizer_is_refused(straight, text_file, tmp_path, capsys, wrong, part):
+    argv = from_run(straight, text_file, tmp_path / "run", *wrong)
+    assert part in refusal(argv, capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_start_that_cannot_be_is_refused(straight, text_file, tmp_path, capsys):
+    said = refusal(from_run(straight, text_file, straight, "--overwrite"), capsys)
+    assert "same folder" in said and (straight / "model.pt").exists()
+    (tmp_path / "new.txt").write_text("こんにちは" * 99, encoding="utf-8")
+    said = refusal(from_run(straight, tmp_path / "new.txt", tmp_path / "run"), capsys)
+    assert "tokenizer cannot encode" in said and not (tmp_path / "run").exists()
+    shutil.copytree(straight, tmp_path / "cut")
+    (tmp_path / "cut" / "model.pt").write_bytes(b"junk")
+    said = refusal(from_run(tmp_path / "cut", text_file, tmp_path / "run"), capsys)
+    assert "model.pt" in said and "damaged" in said
+
+
+def test_bfloat16_gives_nearly_the_same_losses(straight, text_file, tmp_path):
+    assert train.main(flags(text_file, tmp_path / "run", "--dtype", "bfloat16")) == 0
+    pairs = zip(rows_of(tmp_path / "run"), rows_of(straight), strict=True)
+    apart = [abs(a["train_loss"] - b["train_loss"]) for a, b in pairs]
+    assert 0 < max(apart) < 0.03 and sum(apart) / len(apart) < 0.01

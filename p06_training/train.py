@@ -28,9 +28,16 @@ from p01_autograd.lab.cli import Parser, UsageError, at_least, positive, print_a
 from p05_gpt import mine, run
 from p05_gpt.build import GPT
 from p05_gpt.init import init_weights
-from p05_gpt.train import add_flags, preview, sample_text, without_reader
+from p05_gpt.train import (
+    add_flags,
+    preview,
+    sample_text,
+    set_eval_tokens,
+    validation_loss,
+    without_reader,
+)
 
-from .checkpoints import CheckpointError, remove_unfinished, save_checkpoint
+from .checkpoints import CheckpointError, load_checkpoint, remove_unfinished, save_checkpoint
 from .muon import Combined, Muon
 from .trainer import MAY_DIFFER, Trainer
 
@@ -126,6 +133,11 @@ def parse_flags(argv: list[str] | None) -> tuple[Parser, argparse.Namespace, dic
         help="steps between checkpoints; default: %(default)s",
     )
     add(
+        "--init-from",
+        metavar="RUN",
+        help="begin with the weights, the sizes and the tokenizer of another run, p05's or p06's",
+    )
+    add(
         "--resume",
         action="store_true",
         help="go on with the run in --out from its newest good checkpoint",
@@ -134,6 +146,7 @@ def parse_flags(argv: list[str] | None) -> tuple[Parser, argparse.Namespace, dic
     preset = parser.parse_args(argv).preset
     parser.set_defaults(**PRESETS[preset])
     args = parser.parse_args(argv)
+    set_eval_tokens(args, args.batch_size * args.block_size * args.accumulate)
     if args.min_lr is None:
         args.min_lr = args.max_lr / 100
     if args.warmup_steps is None:
@@ -161,13 +174,18 @@ def fraction(text: str) -> float:
 def open_run(args, given: dict, processes: int) -> dict:
     """Everything that the processes need, or a UsageError before anything is written."""
     folder = Path(args.out or DEFAULT_OUT)
+    config = tokenizer = weights = None
     if args.resume:
         args, config = settings_of(folder, given)
-        device = run.pick_device(args.device)
-    else:
-        device, config = run.pick_device(args.device), None
+        if args.init_from:
+            tokenizer = tokenizer_of(folder, args.tokenizer)
+    elif args.init_from:
+        args, tokenizer, weights = other_run(args, given)
+    device = run.pick_device(args.device)
+    run.check_dtype(args.dtype, device)
+    if config is None:
         check(args, processes)
-    tokenizer, train_ids, val_ids, tokens_per_char, digest = run.load_data(args)
+    tokenizer, train_ids, val_ids, tokens_per_char, digest = run.load_data(args, tokenizer)
     fresh = run.config_of(args, tokenizer, device, digest)
     del fresh["resume"]
     fresh["torch_version"] = str(torch.__version__)  # a plain string, as a checkpoint holds it
@@ -185,10 +203,60 @@ def open_run(args, given: dict, processes: int) -> dict:
         "config": fresh,
         "began_with": config or fresh,
         "tokenizer": tokenizer,
+        "weights": weights,
         "train_ids": train_ids,
         "val_ids": val_ids,
         "tokens_per_char": tokens_per_char,
     }
+
+
+SIZES = ("n_layer", "n_head", "n_embd", "block_size", "tokenizer", "vocab_size")
+
+
+def other_run(args, given: dict) -> tuple[argparse.Namespace, object, dict]:
+    """The flags with the sizes of the run in --init-from; its tokenizer and its weights."""
+    source = Path(args.init_from)
+    if source.resolve() == Path(args.out or DEFAULT_OUT).resolve():
+        raise UsageError("--init-from and --out are the same folder; choose another --out")
+    config, tokenizer, model = run.read_run(source)
+    wanted = {key: value for key, value in PRESETS[args.preset].items() if "preset" in given}
+    wanted |= given
+    other = [
+        f"--{key.replace('_', '-')} {wanted[key]} (it has {config[key]})"
+        for key in SIZES
+        if key in wanted and key in config and wanted[key] != config[key]
+    ]
+    if other:
+        raise UsageError(
+            f"the run in {source} has another size or tokenizer: {', '.join(other)}; leave these "
+            "out, its own are taken"
+        )
+    sizes = {key: config[key] for key in SIZES if key in config}
+    args = argparse.Namespace(**vars(args) | sizes)
+    if "eval_tokens" not in given:
+        args.eval_tokens = None
+        set_eval_tokens(args, args.batch_size * args.block_size * args.accumulate)
+    return args, tokenizer, model.state_dict()
+
+
+def tokenizer_of(folder: Path, kind: str):
+    """The tokenizer that a run began with."""
+    try:
+        return run.load_tokenizer(folder, kind)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"the tokenizer in {folder} cannot be read ({error})") from None
+
+
+def grown(weights: dict, state: dict) -> dict:
+    """The weights as the model has them in `state`: a token more begins as the mean of the others.
+
+    That token is END, where the other run was on one document and this one is on several.
+    """
+    weights = dict(weights)
+    for name, tensor in weights.items():
+        if tensor.shape != state[name].shape:
+            weights[name] = torch.cat([tensor, tensor.mean(0, keepdim=True)])
+    return weights
 
 
 def check(args, processes: int) -> None:
@@ -345,8 +413,13 @@ def train(args, given: dict, rank: int, processes: int) -> int:
     folder, config = job["folder"], SimpleNamespace(**job["config"])
     train_ids, val_ids = (job[name].to(config.device) for name in ("train_ids", "val_ids"))
     model = build_model(config)
+    if job["weights"] is not None:
+        model.load_state_dict(grown(job["weights"], model.state_dict()))
+    run.autocast(model, config.dtype)
+    some_ids = run.spread(val_ids, config.eval_tokens, config.block_size)
     torch.manual_seed(config.seed + rank)  # dropout: every process has its own
-    trainer = Trainer(model, build_optimizer(model, config), train_ids, val_ids, config)
+    trainer = Trainer(model, build_optimizer(model, config), train_ids, some_ids, config)
+    job["whole"] = None if some_ids is val_ids else val_ids
     if args.resume:
         note, state = from_rank_0(lambda: go_on(trainer, job, processes), rank, processes)
         if rank > 0:
@@ -366,6 +439,7 @@ def train(args, given: dict, rank: int, processes: int) -> int:
         + f"; {len(train_ids):,} tokens to train on, "
         f"{len(val_ids):,} to validate on, a vocabulary of {vocab:,}\n"
         f"guessing costs {math.log(vocab):.3f} nats per token, a bigram model {bigram:.3f}; "
+        + (f"the weights are those of {config.init_from}; " if job["weights"] else "")
         + (note if args.resume else f"writing to {folder}")
     )
     with run.stop_signals() as stop:
@@ -445,13 +519,16 @@ def follow(trainer: Trainer, stop, job: dict) -> None:
     )
     with bar, open(job["folder"] / "metrics.jsonl", "a", encoding="utf-8", newline="\n") as log:
         for row in trainer.run(stopping(stop, trainer)):
+            if better := row.get("val_loss", math.inf) < trainer.best_loss:
+                trainer.best_loss = row["val_loss"]
+            if job.get("whole") is not None and trainer.steps_done == config.steps:
+                better = last_validation(row, trainer, job, better)
             if "val_loss" in row:
                 row["val_nats_per_char"] = row["val_loss"] * job["tokens_per_char"]
                 tell(row, trainer, bar, job)
             log.write(json.dumps(row) + "\n")
             log.flush()
-            if row.get("val_loss", math.inf) < trainer.best_loss:
-                trainer.best_loss = row["val_loss"]
+            if better:
                 save_checkpoint(checkpoints / "best.pt", trainer.state())
                 save_weights(trainer.model, job["folder"])
             if trainer.steps_done % config.checkpoint_every == 0:
@@ -471,6 +548,26 @@ def follow(trainer: Trainer, stop, job: dict) -> None:
             bar.update()
         os.fsync(log.fileno())
         trainer.save(checkpoints)
+
+
+def last_validation(row: dict, trainer: Trainer, job: dict, better: bool) -> bool:
+    """Put the loss over all of the second part into the row; are its weights the best?
+
+    Those that were the best on a part of the text are measured on all of it too.
+    """
+    model, whole, block_size = trainer.model, job["whole"], trainer.recipe.block_size
+    row["val_loss"] = validation_loss(model, whole, block_size)
+    if better or not math.isfinite(trainer.best_loss):
+        return better
+    last = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.load_state_dict(best_weights(job["folder"], trainer.recipe.device))
+    best_loss = validation_loss(model, whole, block_size)
+    model.load_state_dict(last)
+    return row["val_loss"] < best_loss
+
+
+def best_weights(folder: Path, device: str) -> dict:
+    return torch.load(folder / "model.pt", map_location=device, weights_only=True)
 
 
 def tell(row: dict, trainer: Trainer, bar, job: dict) -> None:
@@ -520,9 +617,13 @@ def finish(trainer: Trainer, job: dict, bigram: float) -> int:
         return 1
     best = min((row for row in trainer.metrics if "val_loss" in row), key=lambda r: r["val_loss"])
     last = trainer.metrics[-1]
-    weights = torch.load(folder / "model.pt", map_location=config.device, weights_only=True)
-    trainer.model.load_state_dict(weights)
-    sample = sample_text(trainer.model, tokenizer, "", 500, config.seed)
+    trainer.model.load_state_dict(best_weights(folder, config.device))
+    if job["whole"] is not None:
+        loss = validation_loss(trainer.model, job["whole"], config.block_size)
+        best = {"step": load_checkpoint(folder / "checkpoints" / "best.pt")["steps_done"]}
+        best |= {"val_loss": loss, "val_nats_per_char": loss * job["tokens_per_char"]}
+    with run.showing_calls(trainer.model, 500, "writing a sample", positions=False):
+        sample = sample_text(trainer.model, tokenizer, "", 500, config.seed)
     run.write_atomically(folder / "sample.txt", lambda file: file.write(sample.encode("utf-8")))
     say(
         f"\n{sample}\n\n"
@@ -552,8 +653,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.resume:
             files = mine.kept(args.out or DEFAULT_OUT)
-        else:
+        elif args.mine or not args.init_from:
             files = mine.passing(args.mine, USES) if args.mine else {}
+        else:
+            files = mine.kept(Path(args.init_from))
         status = mine.on(files, train, args, given, rank, processes)
     except UsageError as error:
         if rank > 0:
