@@ -658,6 +658,9 @@ def test_load_checkpoint_refuses_a_damaged_file(build, tmp_path):
 @pytest.mark.step(4)
 def test_load_checkpoint_refuses_what_is_not_a_checkpoint(build, tmp_path):
     path = tmp_path / "a.pt"
+    build.save_checkpoint(path, some_state())
+    loaded(build, path)
+    path.unlink()
     refused(build, path, "a file that is not there")
     torch.save(some_state(), path)
     refused(build, path, "a file that torch.save wrote by itself, without any checksum,")

@@ -14,7 +14,7 @@ import time
 from _pytest.runner import runtestprotocol
 
 SECONDS = 15
-ENOUGH = 0.4
+ENOUGH = 0.45
 
 
 def known_sabotage(checker, project: str, variant) -> str:
@@ -78,7 +78,7 @@ def fit(mine: dict, theirs: dict, all_of_them: dict) -> float:
         weight = 1 / max(sum(item in texts for texts in all_of_them.values()), 1)
         total += weight
         if item in mine and item in theirs:
-            agree += weight * (1.0 if words(mine[item]) == words(theirs[item]) else 0.6)
+            agree += weight * (1.0 if words(mine[item]) == words(theirs[item]) else 0.7)
     return agree / total if total else 0.0
 
 
