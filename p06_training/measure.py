@@ -1,18 +1,21 @@
 """What the loop costs, and how far it carries: python -m p06_training.measure
 
 Without a name the parts overhead, checkpoint, scaling and plan, about a minute together on a quiet
-machine; with --all the last one too, which trains:
+machine; with --all the last two too, which train:
 
     overhead    what logging, clipping and warnings add to the bare step
     checkpoint  the time that saving takes, as a share of the run's
     scaling     one process against two: tokens per second, and whether the losses agree
     plan        a step on 1, 8, 64 and 1,024 workers, computed from what is measured here
     recipe      the default run: time to the loss of nanoGPT's CPU recipe, and where it ends
+    finetune    Shakespeare first, then Python's reference, against the same steps from scratch
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import json
 import os
 import subprocess
@@ -21,7 +24,7 @@ import tempfile
 import time
 from itertools import pairwise
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from types import SimpleNamespace
 
 import torch
@@ -363,7 +366,57 @@ def draw_recipe(runs):
     return figure
 
 
-PARTS = {part.__name__: part for part in (overhead, checkpoint, scaling, plan, recipe)}
+# finetune
+
+BASE: tuple[str, ...] = ()  # more flags of the first run, its text and sizes among them
+FINETUNE_LR = 2e-3  # a quarter of what a run from scratch takes
+
+
+def python_reference(n: int = 100_000) -> str:
+    """The first characters of the language reference that comes with Python, for `help()`."""
+    from pydoc_data.topics import topics
+
+    return "\n\n".join(topics[name] for name in sorted(topics))[:n]
+
+
+def last_loss(out: Path, *flags: str) -> float:
+    """Nats per character, over all of the second part, of the run with these flags."""
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        if train.main(["--out", str(out), "--device", "cpu", *flags]):
+            raise UsageError(f"the run ended with: {said.getvalue().strip().splitlines()[-1:]}")
+    rows = (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return json.loads(rows[-1])["val_nats_per_char"]
+
+
+def finetune(args):
+    """Two runs on the second text, of as many steps: one begins where the first text ended."""
+    base_steps, steps = str(args.base_steps), str(args.tune_steps)
+    found = []
+    print(f"{'seed':>4} {'first text':>10} {'from it':>8} {'from scratch':>12}")
+    for seed in range(args.seed, args.seed + args.seeds):
+        with tempfile.TemporaryDirectory() as folder:
+            base, text = Path(folder, "base"), Path(folder, "reference.txt")
+            text.write_text(python_reference(), encoding="utf-8")
+            same = ["--seed", str(seed), "--eval-every", "100000"]
+            other = [*same, "--data", str(text), "--steps", steps]
+            tuned = ["--init-from", str(base), "--max-lr", str(FINETUNE_LR)]
+            sizes = [flag for flag in BASE if not flag.startswith("--data")]
+            found.append(
+                (
+                    last_loss(base, *same, "--steps", base_steps, *BASE),
+                    last_loss(Path(folder, "tuned"), *other, *tuned),
+                    last_loss(Path(folder, "scratch"), *other, *sizes),
+                )
+            )
+        print("{:4} {:10.4f} {:8.4f} {:12.4f}".format(seed, *found[-1]), flush=True)
+    print("mean {:10.4f} {:8.4f} {:12.4f}".format(*map(mean, zip(*found, strict=True))))
+    print(
+        f"nats per character after {base_steps} steps on the first text and {steps} on 100 kB of "
+        "Python's reference, on the tenth held back"
+    )
+
+
+PARTS = {part.__name__: part for part in (overhead, checkpoint, scaling, plan, recipe, finetune)}
 QUICK = ("overhead", "checkpoint", "scaling", "plan")
 
 
@@ -372,8 +425,10 @@ def main(argv: list[str] | None = None) -> int:
     options = (
         ("--repeats", at_least(1), 9, "overhead: rounds"),
         ("--steps", at_least(1), 40, "scaling: steps of a run"),
-        ("--seeds", at_least(1), 3, "recipe: runs"),
-        ("--seed", at_least(0), 1, "recipe: the first seed"),
+        ("--seeds", at_least(1), 3, "recipe, finetune: runs"),
+        ("--seed", at_least(0), 1, "recipe, finetune: the first seed"),
+        ("--base-steps", at_least(1), 400, "finetune: steps on the first text"),
+        ("--tune-steps", at_least(1), 100, "finetune: steps on the second"),
     )
     return measure("p06_training", __doc__, PARTS, QUICK, options=options, argv=argv)
 

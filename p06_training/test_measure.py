@@ -124,6 +124,27 @@ def test_recipe_takes_the_first_validation_below(small, monkeypatch, capsys, tmp
     assert (tmp_path / "runs/p06_training/measure/recipe.png").exists()
 
 
+def test_finetune_compares_with_the_same_steps_from_scratch(small, monkeypatch, capsys, tmp_path):
+    sizes = ("--n-layer=1", "--n-head=1", "--n-embd=8", "--block-size=8", "--vocab-size=260")
+    monkeypatch.setattr(measure, "BASE", (f"--data={tmp_path / 'text.txt'}", *sizes))
+    calls, main = [], train.main
+    monkeypatch.setattr(train, "main", lambda argv: calls.append(argv) or main(argv))
+    monkeypatch.setattr(train, "sample_text", lambda *_: "")
+    monkeypatch.setattr(measure, "python_reference", lambda: "def f(x):\n    return x\n" * 60)
+    flags = ["--seeds", "1", "--base-steps", "3", "--tune-steps", "2"]
+    assert measure.main(["finetune", *flags]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"^ +1( +\d\.\d{4}){3}$", said, re.M) and "after 3 steps" in said
+    base, tuned, scratch = calls
+    assert tuned[tuned.index("--init-from") + 1] == base[1] and "--init-from" not in scratch
+    assert all(run[run.index("--steps") + 1] == "2" for run in (tuned, scratch))
+
+
+def test_the_second_text_is_pythons_own():
+    text = measure.python_reference()
+    assert len(text) == 100_000 and "assert" in text and text.isprintable() is False
+
+
 @pytest.mark.parametrize("argv, part", [(["speed"], "speed"), (["--seeds", "0"], "--seeds")])
 def test_what_cannot_be_measured_is_said_in_one_line(argv, part, capsys):
     with pytest.raises(SystemExit) as ended:
