@@ -3,17 +3,21 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 import time
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from tqdm import tqdm
 
 from p05_gpt import build, run, sample, train
 
@@ -516,3 +520,35 @@ def test_a_device_without_the_dtype_is_told_in_one_line(text_file, tmp_path, mon
     argv = ["--data", text_file, "--out", str(tmp_path / "run"), *SMALL, "--dtype", "bfloat16"]
     assert "leave --dtype" in refusal(train.main, argv, capsys)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_read_without_this_repository(of_documents, tmp_path, monkeypatch):
+    """The lines of NOTES.md, in the run's folder."""
+    if of_documents.name == "char":
+        pytest.skip("tiktoken has no tokenizer of characters")
+    page = (Path(run.__file__).parent / "NOTES.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"(?:^(?: {4}.*)?\n)+", page.partition("## A run without")[2], re.M)
+    load, use = (textwrap.dedent(block).strip() for block in blocks if "weights" in block)
+    assert load.count("\n") == 5 and "p05_gpt" not in load + use, "an import and five lines"
+    _, tokenizer, model = run.read_run(of_documents)
+    ids = torch.randint(len(tokenizer.vocab), (2, 8), generator=torch.Generator().manual_seed(0))
+    names = {"idx": ids, "heads": 2}
+    monkeypatch.chdir(of_documents)
+    exec(f"{load}\n{use}", names)
+    text = f"To be or not, naïve 東京\n\n{run.END}that"
+    theirs = names["encoding"].encode(text, allowed_special="all")
+    assert theirs == tokenizer.encode(text, allowed_special="all")
+    assert theirs == tokenizer.to_tiktoken("mine").encode(text, allowed_special="all")
+    with torch.no_grad():
+        assert torch.allclose(names["logits"], model(ids), atol=1e-4)
+
+
+def test_a_bar_shows_and_changes_nothing(monkeypatch, capsys):
+    monkeypatch.setattr(run, "tqdm", partial(tqdm, mininterval=0, miniters=1))
+    monkeypatch.setattr(run, "progress", lambda *args: run.tqdm(total=args[0], desc=args[1]))
+    model = build.GPT(9, 8, 2, 1, 4)
+    ids = torch.arange(40) % 9
+    expected = build.evaluate(model, ids, 4)
+    with run.showing_calls(model, len(ids), "validating"):
+        assert build.evaluate(model, ids, 4) == expected
+    assert "validating" in capsys.readouterr().err and not model._forward_hooks
