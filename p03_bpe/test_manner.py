@@ -282,3 +282,10 @@ def test_characters_are_saved_and_loaded(tmp_path):
     (tmp_path / "bad.json").write_text("[]", encoding="utf-8")
     with pytest.raises(ValueError, match="does not hold the characters"):
         loaded.load(tmp_path / "bad.json")
+
+
+@BOTH
+def test_of_two_special_tokens_that_begin_alike_the_longer_is_meant(cls):
+    tokenizer = with_specials(cls)
+    tokenizer.register_special_tokens({"<|end|>": 1001, "<|end|>!": 1002})
+    assert tokenizer.encode("x<|end|>!y", allowed_special="all") == [120, 1002, 121]

@@ -222,9 +222,9 @@ def test_the_hint_names_the_sabotage_even_in_other_words(check, name):
 
 
 def test_no_hint_for_what_is_no_sabotage(check):
-    text = engine(("(1.0, 1.0)", "(1.0, 2.0)"))
+    text = engine(("1 - y * y", "1 - y"))
     status, out, _ = check("p01_autograd", "my/p01_autograd.py", text)
-    assert status == 1 and "this is what" not in out
+    assert status == 1 and "Value.tanh" in out and "this is what" not in out
 
 
 # Typing straight into build.py
