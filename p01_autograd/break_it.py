@@ -38,6 +38,12 @@ SABOTAGES = [
         "so each step follows a single point, and most of the loss stays.",
         symptom=lambda healthy, broken: broken.lowest_loss > 0.5 * broken.first_loss,
         caught_by="test_backward_adds_up_where_a_value_is_used_twice",
+        looks_like=("stops higher",),
+        shows=("first_loss", "last_loss"),
+        fault="the framework itself",
+        tell="The gradient of a value that is used once is right, that of one used twice is half "
+        "of it. `no_order` loses part of a gradient too, but only where paths have "
+        "different lengths.",
     ),
     Sabotage(
         name="no_order",
@@ -53,6 +59,12 @@ SABOTAGES = [
             healthy.last_loss + 0.05 < broken.last_loss < broken.first_loss
         ),
         caught_by="test_backward_waits_until_all_has_arrived",
+        looks_like=("stops higher",),
+        shows=("first_loss", "last_loss"),
+        fault="the framework itself",
+        tell="Layer on layer, where all paths are equally long, every gradient is right; a value "
+        "used near the result and far from it (a residual) shows the fault. `assigned` "
+        "fails already on x + x.",
     ),
     Sabotage(
         name="no_zero_grad",
@@ -65,6 +77,12 @@ SABOTAGES = [
         ),
         caught_by="test_zero_grad_clears_every_parameter",
         module="nn",
+        looks_like=("falls and rises", "norm"),
+        shows=("lowest_loss", "last_loss"),
+        fault="missing API call",
+        tell="Print the gradient of one weight twice on the same batch without a step between: "
+        "the second is twice the first. A learning rate that is too high repeats it "
+        "exactly.",
     ),
     Sabotage(
         name="wrong_product_rule",
@@ -74,6 +92,12 @@ SABOTAGES = [
         "of itself, whatever the data say, and grows until the loss is NaN.",
         symptom=lambda healthy, broken: not math.isfinite(broken.last_loss),
         caught_by="test_multiplication_has_the_other_factor_as_its_derivative",
+        looks_like=("nan",),
+        shows=("last_loss",),
+        fault="the framework itself",
+        tell="It comes with any data and any small learning rate; weights grow by a factor in "
+        "every step. A finite difference of one product is off. `no_epsilon` is NaN after "
+        "one step, this one after several.",
     ),
     Sabotage(
         name="relu_gate_flipped",
@@ -83,6 +107,11 @@ SABOTAGES = [
         "is on. The hinge of the loss is a relu too, so a point that is wrong teaches nothing.",
         symptom=lambda healthy, broken: not broken.last_loss < 0.5 * broken.first_loss,
         caught_by="test_relu_passes_the_gradient_only_where_it_is_on",
+        looks_like=("flat",),
+        shows=("first_loss", "last_loss"),
+        fault="the framework itself",
+        tell="Gradients are there, and of the wrong neurons: those that are off. With "
+        "`seed_of_zero` every gradient is 0.",
     ),
     Sabotage(
         name="seed_of_zero",
@@ -91,6 +120,11 @@ SABOTAGES = [
         predict="Zero times anything is zero: no parameter moves, and the loss is a flat line.",
         symptom=lambda healthy, broken: broken.last_loss == broken.first_loss,
         caught_by="test_backward_starts_from_one",
+        looks_like=("flat",),
+        shows=("first_loss", "last_loss"),
+        fault="the framework itself",
+        tell="The loss is the same to the last digit in every step, and every gradient is 0. Any "
+        "other fault lets the last digits move.",
     ),
 ]
 

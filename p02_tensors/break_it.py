@@ -1,4 +1,4 @@
-"""Eight ways to break a tensor library, each on a small network that reads handwritten digits.
+"""Nine ways to break a tensor library, each on a small network that reads handwritten digits.
 
     python -m p02_tensors.break_it
 
@@ -163,6 +163,10 @@ SABOTAGES = [
         "whole batch's. backward, which compares the two shapes, stops in the first step.",
         symptom=lambda healthy, broken: "backward: gradient" in broken.error,
         caught_by="test_expand_agrees_with_torch",
+        looks_like=("crash",),
+        fault="the framework itself",
+        tell="It comes in backward, not in forward, and the shape that it names has the batch in "
+        "it. A `sum` alone works; a bias does not.",
     ),
     Sabotage(
         name="left_aligned",
@@ -175,6 +179,11 @@ SABOTAGES = [
             broken.answers_to_one == N and broken.last_loss < 2 * healthy.last_loss
         ),
         caught_by="test_broadcast_shapes_aligns_right_and_widens_ones",
+        looks_like=("unusual inputs",),
+        shows=("last_loss", "answers_to_one"),
+        fault="the framework itself",
+        tell="It needs a batch as large as a layer. With any other batch size it is an error, so "
+        "train one step with an odd one.",
     ),
     Sabotage(
         name="no_transpose",
@@ -186,6 +195,11 @@ SABOTAGES = [
             broken.gradient_error > 0.5 and broken.last_loss > 5 * healthy.last_loss
         ),
         caught_by="test_matmul_by_hand",
+        looks_like=("flat",),
+        shows=("gradient_error", "last_loss"),
+        fault="the framework itself",
+        tell="It fits only where sizes are equal. With a layer of another width it is an error; "
+        "a gradient check finds it at once.",
     ),
     Sabotage(
         name="sum_not_expanded",
@@ -195,6 +209,10 @@ SABOTAGES = [
         "step, as without unbroadcast.",
         symptom=lambda healthy, broken: "backward: gradient" in broken.error,
         caught_by="test_sum_by_hand",
+        looks_like=("crash",),
+        fault="the framework itself",
+        tell="It comes in backward, and the gradient that it names is smaller than the tensor; "
+        "with `no_unbroadcast` it is larger.",
     ),
     Sabotage(
         name="added_in_place",
@@ -207,6 +225,11 @@ SABOTAGES = [
             broken.gradient_error > 0.1 and broken.last_loss < 2 * healthy.last_loss
         ),
         caught_by="test_no_operation_changes_its_input",
+        looks_like=("nothing",),
+        shows=("gradient_error", "last_loss"),
+        fault="the framework itself",
+        tell="Compare an input before and after the operation, or one gradient with a finite "
+        "difference. PyTorch counts the writes and refuses.",
     ),
     Sabotage(
         name="no_shift",
@@ -216,6 +239,11 @@ SABOTAGES = [
         "on images a hundred times as bright the loss is infinite.",
         symptom=overflows_on_bright_images,
         caught_by="test_softmax_is_not_changed_by_a_constant",
+        looks_like=("unusual inputs",),
+        shows=("last_loss", "bright_loss"),
+        fault="wrong calculation of the loss",
+        tell="Add 1,000 to all scores: a softmax must not change. Here exp overflows on large "
+        "scores; `log_of_softmax` fails on a large difference between two.",
     ),
     Sabotage(
         name="log_of_softmax",
@@ -225,6 +253,11 @@ SABOTAGES = [
         "does not meet one; a confident mistake on a bright image costs infinitely much.",
         symptom=overflows_on_bright_images,
         caught_by="test_log_softmax_stays_finite_where_softmax_rounds_to_zero",
+        looks_like=("unusual inputs",),
+        shows=("last_loss", "bright_loss"),
+        fault="missing masking of invalid values",
+        tell="Adding 1,000 to all scores does no harm, a difference of 200 between two does: a "
+        "probability rounds to 0 and its logarithm is infinite.",
     ),
     Sabotage(
         name="no_bias_correction",
@@ -239,6 +272,30 @@ SABOTAGES = [
         ),
         caught_by="test_adams_first_step_is_as_long_as_the_learning_rate",
         module="optim",
+        looks_like=("bad beginning",),
+        shows=("early_loss", "last_loss"),
+        fault="wrong optimisation function",
+        tell="Adam's first step should be as long as the learning rate, whatever the gradient; "
+        "here it is three times that. With a warmup (`no_warmup` is the lack of one) it "
+        "hardly shows.",
+    ),
+    Sabotage(
+        name="no_epsilon",
+        old="self.lr * m_hat / (np.sqrt(v_hat) + self.eps)",
+        new="self.lr * m_hat / np.sqrt(v_hat)",
+        predict="A pixel that is dark in the whole first batch gives its weights a gradient of "
+        "exactly 0, and 0 / 0 is NaN: the first step spoils them, and the loss is NaN for good.",
+        symptom=lambda healthy, broken: (
+            isfinite(broken.losses[0]) and not isfinite(broken.last_loss)
+        ),
+        caught_by="test_an_optimizer_takes_the_steps_of_torchs",
+        module="optim",
+        looks_like=("nan",),
+        shows=("early_loss", "last_loss"),
+        fault="epsilon of Adam too low",
+        tell="The first loss is right and the second is NaN; the NaN is in the weights whose "
+        "gradient is exactly 0 (dark pixels, tokens that do not occur). SGD in its place "
+        "trains.",
     ),
 ]
 

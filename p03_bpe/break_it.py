@@ -185,6 +185,11 @@ SABOTAGES = [
             and broken.nats_per_char > healthy.nats_per_char
         ),
         caught_by="test_no_merge_crosses_a_chunk",
+        looks_like=("ids",),
+        shows=("tokens_per_char", "nats_per_char", "glued_tokens", "other_ids"),
+        fault="missing preprocessing step",
+        tell="Print the longest tokens: some hold the end of one word and the start of the next. "
+        "A line encoded by itself gets other ids than within its text.",
     ),
     Sabotage(
         name="longest_match",
@@ -198,6 +203,11 @@ SABOTAGES = [
             and abs(broken.tokens_per_char / healthy.tokens_per_char - 1) < 0.08
         ),
         caught_by="test_encoding_does_not_prefer_the_longest_token",
+        looks_like=("ids",),
+        shows=("tokens_per_char", "other_ids"),
+        fault="wrong preprocessing step (text segmentation, character encoding)",
+        tell="The merges are right and the ids are not: encode a word whose longest token was "
+        "learned late. With `runs_count_once` it is the other way round.",
     ),
     Sabotage(
         name="runs_count_once",
@@ -216,6 +226,11 @@ SABOTAGES = [
             and abs(broken.code_tokens_per_char / healthy.code_tokens_per_char - 1) < 0.02
         ),
         caught_by="test_a_run_holds_a_pair_at_every_place",
+        looks_like=("nothing", "ids"),
+        shows=("other_merges", "code_tokens_per_char", "other_ids"),
+        fault="wrong preprocessing step (text segmentation, character encoding)",
+        tell="Only the merges differ from the reference, and only where runs are: train on "
+        "'aaaa' and on indented code. Encoding follows its own merges faithfully.",
     ),
     Sabotage(
         name="space_thrown_away",
@@ -229,6 +244,11 @@ SABOTAGES = [
             and broken.nats_per_char < healthy.nats_per_char
         ),
         caught_by="test_what_is_encoded_decodes_to_itself",
+        looks_like=("round trip",),
+        shows=("tokens_per_char", "nats_per_char", "round_trips_failed"),
+        fault="wrong preprocessing step (text segmentation, character encoding)",
+        tell="Two words come back as one. Beware of the numbers: fewer tokens and fewer nats per "
+        "character look like progress, since less text is encoded.",
     ),
     Sabotage(
         name="strict_decoding",
@@ -240,6 +260,11 @@ SABOTAGES = [
             broken.cuts_failed > 0 and broken.round_trips_failed == healthy.round_trips_failed
         ),
         caught_by="test_decoding_part_of_a_character_gives_the_replacement_character",
+        looks_like=("round trip", "crash"),
+        shows=("cuts_failed", "round_trips_failed"),
+        fault="wrong preprocessing step (text segmentation, character encoding)",
+        tell="UnicodeDecodeError, and only while a model writes: whole texts come back. Decode "
+        "the ids of an emoji one by one.",
     ),
     Sabotage(
         name="specials_as_text",
@@ -249,6 +274,11 @@ SABOTAGES = [
         "the model never sees the one id that it is told to stop at.",
         symptom=lambda healthy, broken: broken.ends_lost == 1 and broken.round_trips_failed == 0,
         caught_by="test_special_tokens_get_their_own_ids",
+        looks_like=("special tokens",),
+        shows=("ends_lost", "round_trips_failed"),
+        fault="missing preprocessing step",
+        tell="Encode <|endoftext|> where it is allowed and count the ids: more than one. A model "
+        "trained so never stops by itself.",
     ),
     Sabotage(
         name="text_as_specials",
@@ -257,6 +287,11 @@ SABOTAGES = [
         predict="Who types <|endoftext|> into a prompt ends the document: the injection.",
         symptom=lambda healthy, broken: healthy.smuggled == 0 and broken.smuggled == 1,
         caught_by="test_a_special_token_in_the_text_raises_by_default",
+        looks_like=("special tokens",),
+        shows=("smuggled",),
+        fault="wrong format of input data",
+        tell="Encode <|endoftext|> where nobody allowed it: it becomes the one id, in place of "
+        "an error or of ordinary tokens.",
     ),
     Sabotage(
         name="other_pattern",
@@ -271,6 +306,11 @@ SABOTAGES = [
             and broken.nats_per_char > healthy.nats_per_char
         ),
         caught_by="test_loading_takes_the_files_pattern",
+        looks_like=("ids",),
+        shows=("tokens_per_char", "nats_per_char", "other_ids"),
+        fault="wrong preprocessing step (text segmentation, character encoding)",
+        tell="The tokenizer that was trained gives the right ids, the one that was loaded does "
+        "not. All other faults of this kind are there before saving.",
     ),
 ]
 

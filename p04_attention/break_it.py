@@ -181,6 +181,12 @@ SABOTAGES = [
             broken.entropy < 0.5 * healthy.entropy and broken.val_loss > healthy.val_loss + 0.03
         ),
         caught_by="test_scores_are_divided_by_the_root_of_the_head_size",
+        looks_like=("stops higher", "counting pairs"),
+        shows=("entropy", "val_loss"),
+        fault="wrong network architecture",
+        tell="Look at the weights of a fresh model: they are near 0 and 1. Those of a healthy "
+        "one are nearly even, and without attention there are none.",
+        named_by="checkup: scores are not scaled",
     ),
     Sabotage(
         name="no_mask",
@@ -192,6 +198,13 @@ SABOTAGES = [
             broken.val_loss < healthy.val_loss - 0.5 and broken.future_hidden > broken.bigram
         ),
         caught_by="test_masked_positions_get_no_weight_and_the_rest_sums_to_one",
+        looks_like=("too good", "text"),
+        shows=("val_loss", "future_hidden"),
+        fault="wrong network architecture",
+        tell="Rows of weights sum to 1 and the upper triangle is not 0. With "
+        "`mask_after_softmax` the triangle is 0 and the rows are short; the loss is lowest "
+        "here.",
+        named_by="checkup: sees the future",
     ),
     Sabotage(
         name="no_softmax",
@@ -205,6 +218,11 @@ SABOTAGES = [
             broken.smallest_weight < 0 and not broken.growth_bare < 100 * healthy.growth_bare
         ),
         caught_by="test_attention_weights_of_one_query_by_hand",
+        looks_like=("stops higher", "counting pairs"),
+        shows=("val_loss", "growth_bare"),
+        fault="missing softmax activation function",
+        tell="Weights below 0 or above 1. With `no_scale` they are between 0 and 1 and sum to 1.",
+        named_by="checkup: softmax over the wrong axis",
     ),
     Sabotage(
         name="softmax_over_queries",
@@ -214,6 +232,12 @@ SABOTAGES = [
         "later queries take is missing earlier. The future leaks in.",
         symptom=lambda healthy, broken: broken.row_sum_off > 0.1 and broken.leak > LEAK,
         caught_by="test_the_softmax_runs_over_the_keys",
+        looks_like=("too good",),
+        shows=("val_loss", "future_hidden"),
+        fault="wrong API usage",
+        tell="Columns of weights sum to 1, rows do not. In the other leaks either rows sum to 1 "
+        "or the upper triangle is 0.",
+        named_by="checkup: softmax over the wrong axis",
     ),
     Sabotage(
         name="mask_after_softmax",
@@ -226,6 +250,12 @@ SABOTAGES = [
         "denominator and leaks by it.",
         symptom=lambda healthy, broken: broken.row_sum_off > 0.1 and broken.leak > LEAK,
         caught_by="test_masked_positions_get_no_weight_and_the_rest_sums_to_one",
+        looks_like=("too good",),
+        shows=("val_loss", "future_hidden"),
+        fault="wrong network architecture",
+        tell="The upper triangle is 0 and rows sum to less than 1, the first ones to almost "
+        "nothing.",
+        named_by="checkup: sees the future",
     ),
     Sabotage(
         name="mask_with_zero",
@@ -237,6 +267,12 @@ SABOTAGES = [
             broken.val_loss < healthy.val_loss - 0.5 and broken.leak > LEAK
         ),
         caught_by="test_masked_positions_get_no_weight_and_the_rest_sums_to_one",
+        looks_like=("too good",),
+        shows=("val_loss", "future_hidden"),
+        fault="wrong network architecture",
+        tell="Rows sum to 1, and all weights of the upper triangle of a row are equal: those of "
+        "a score of 0.",
+        named_by="checkup: sees the future",
     ),
     Sabotage(
         name="scaled_by_n_embd",
@@ -248,6 +284,11 @@ SABOTAGES = [
             broken.entropy > healthy.entropy and abs(broken.val_loss - healthy.val_loss) < 0.1
         ),
         caught_by="test_many_heads_are_causal_attention_on_slices_of_the_channels",
+        looks_like=("nothing",),
+        shows=("entropy", "val_loss"),
+        fault="wrong network architecture",
+        tell="With one head nothing differs; with h heads the scores are smaller by the root of h.",
+        named_by="checkup: scores are not scaled",
     ),
     Sabotage(
         name="no_transpose",
@@ -257,6 +298,12 @@ SABOTAGES = [
         "tokens, and hands them to positions that come earlier. The future leaks.",
         symptom=lambda healthy, broken: broken.leak > LEAK,
         caught_by="test_a_later_token_cannot_change_an_earlier_output",
+        looks_like=("too good",),
+        shows=("val_loss", "future_hidden"),
+        fault="right size, wrong order of dimensions",
+        tell="The mask and the rows of the weights are right. With one head nothing leaks; with "
+        "two, outputs move that are far from the token that was changed.",
+        named_by="checkup: sees the future",
     ),
 ]
 

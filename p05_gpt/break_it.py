@@ -1,10 +1,11 @@
 """Delete a line of the GPT and see what it was for: python -m p05_gpt.break_it
 
-One sabotage for every line of Block and GPT that can be deleted or made to do nothing, for the
-shift of the targets in get_batch, and two for the sizes in init.py. The experiment trains a small
-GPT on the characters of Tiny Shakespeare, about ten seconds a run; as in the training command it
-starts from init_weights. Lines that can be otherwise without harm (a head with bias, another
-initialisation) are no sabotage: python -m p05_gpt.measure choices has those.
+One sabotage for every line of Block and GPT that can be deleted or made to do nothing, two for the
+sizes in init.py, and the usual mistakes in the loss, the batches, the validation loss and the
+sampling. The experiment trains a small GPT on the characters of Tiny Shakespeare, about ten seconds
+a run; as in the training command it starts from init_weights. Lines that can be otherwise without
+harm (a head with bias, another initialisation) are no sabotage: python -m p05_gpt.measure choices
+has those.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ SMOOTH = 50  # steps in one mean of the training loss
 EVERY = 10  # steps in one point of a figure
 NEAR = 0.03  # nats per character: twice the noise of such a mean
 TOO_GOOD = 1.0  # nats per character that no honest model of this size reaches
+WINDOW = 8  # characters that have to come again to count as a repetition
 NOTHING = "nothing"
 
 
@@ -44,6 +46,8 @@ class Numbers:
     train_loss: float  # mean of the last SMOOTH steps
     first_loss: float
     curve_shows: str  # see alarm
+    text_loss: float  # of counting pairs of characters, on the text that it writes
+    text_repeats: float  # the share of that text's windows of WINDOW that came before in it
     sample: str
     curve: list[float]  # the training loss of every step
     fast_curve: list[float]
@@ -62,20 +66,23 @@ def corpus():
 
 def experiment(build=listing, init=shipped_init, seed: int = 1337, steps: int = STEPS) -> Numbers:
     """Train the module's GPT on characters, and once more at a learning rate that is too high."""
-    tokenizer, _, val_ids, bigram = corpus()
+    tokenizer, train_ids, val_ids, bigram = corpus()
     set_weights = init.init_weights
     model, curve = trained(build, seed, steps, init=set_weights)
     fast, fast_curve = trained(build, seed, steps // 2, lr=FAST * LR, init=set_weights)
     generator = torch.Generator().manual_seed(seed)
     start = run.encode(tokenizer, "\n")[None]
-    sample = build.generate(model, start, 160, temperature=0.8, generator=generator)[0]
+    written = build.generate(model, start, 160, temperature=0.8, generator=generator)[0]
+    sample = tokenizer.decode(written.tolist())
     return Numbers(
         val_loss=build.evaluate(model, val_ids, BLOCK_SIZE),
         fast_val_loss=build.evaluate(fast, val_ids, BLOCK_SIZE),
         train_loss=mean(curve[-SMOOTH:]),
         first_loss=curve[0],
         curve_shows=alarm(curve, len(tokenizer.vocab), bigram),
-        sample=tokenizer.decode(sample.tolist()).strip(),
+        text_loss=run.bigram_loss(train_ids, written, len(tokenizer.vocab)),
+        text_repeats=repeats(sample),
+        sample=sample.strip(),
         curve=curve,
         fast_curve=fast_curve,
         bigram=bigram,
@@ -117,6 +124,12 @@ def trained(
 
 def mean(numbers: list[float]) -> float:
     return sum(numbers) / len(numbers)
+
+
+def repeats(text: str) -> float:
+    """The share of the windows of a text that have come before in it."""
+    windows = [text[i : i + WINDOW] for i in range(len(text) - WINDOW + 1)]
+    return 1 - len(set(windows)) / len(windows)
 
 
 def alarm(curve: list[float], vocab: int, bigram: float) -> str:
@@ -186,6 +199,11 @@ def hardy(healthy: Numbers, broken: Numbers) -> bool:
     return broken.fast_val_loss < healthy.fast_val_loss + 0.1
 
 
+def refused(broken, words: str) -> bool:
+    """Whether the run ended with an error that says so."""
+    return words in getattr(broken, "error", "")
+
+
 SABOTAGES = [
     Sabotage(
         name="no_attention_residual",
@@ -195,6 +213,12 @@ SABOTAGES = [
         "and the loss stays above counting pairs.",
         symptom=lambda healthy, broken: broken.val_loss > broken.bigram,
         caught_by="test_block_keeps_the_stream_beside_what_the_parts_find",
+        looks_like=("token frequencies",),
+        shows=("val_loss",),
+        fault="wrong network architecture",
+        tell="Changing the last token hardly moves its own output. With `no_tok_emb` no token "
+        "moves any output.",
+        named_by="checkup: ignores the token itself",
     ),
     Sabotage(
         name="no_mlp_residual",
@@ -203,6 +227,12 @@ SABOTAGES = [
         predict="Each MLP has to carry through what the stream knew; training works, but worse.",
         symptom=lambda healthy, broken: broken.val_loss > healthy.val_loss + 0.05,
         caught_by="test_block_keeps_the_stream_beside_what_the_parts_find",
+        looks_like=("counting pairs",),
+        shows=("val_loss", "fast_val_loss"),
+        fault="wrong network architecture",
+        tell="The past does move the outputs, other than with `no_attention`; at a higher rate "
+        "it falls to token frequencies.",
+        named_by="checkup: ignores the token itself",
     ),
     Sabotage(
         name="no_attention",
@@ -211,6 +241,12 @@ SABOTAGES = [
         predict="No token sees another: the best that is left is counting pairs, no better.",
         symptom=lambda healthy, broken: abs(broken.val_loss - broken.bigram) < 0.05,
         caught_by="test_block_adds_attention_then_the_mlp_to_the_stream",
+        looks_like=("counting pairs",),
+        shows=("val_loss",),
+        fault="wrong network architecture",
+        tell="Changing an earlier token moves nothing. The MLPs get gradients; with `no_blocks` "
+        "no block does.",
+        named_by="checkup: ignores the past",
     ),
     Sabotage(
         name="no_mlp",
@@ -220,6 +256,11 @@ SABOTAGES = [
         "worse, and the curve looks like any other.",
         symptom=lambda healthy, broken: hidden(healthy, broken, 0.02),
         caught_by="test_block_adds_attention_then_the_mlp_to_the_stream",
+        looks_like=("slightly worse",),
+        shows=("val_loss", "fast_val_loss"),
+        fault="missing dense layer",
+        tell="Two thirds of the parameters of a block get no gradient (None).",
+        named_by="checkup: parameters without gradient",
     ),
     Sabotage(
         name="no_gelu",
@@ -228,6 +269,11 @@ SABOTAGES = [
         predict="Two Linears in a row are one: almost as bad as no MLP at all, and invisible.",
         symptom=lambda healthy, broken: hidden(healthy, broken, 0.02),
         caught_by="test_block_adds_attention_then_the_mlp_to_the_stream",
+        looks_like=("slightly worse",),
+        shows=("val_loss", "fast_val_loss"),
+        fault="missing activation function between linear layers",
+        tell="All parameters get gradients; the MLP of a + b is the sum of its parts. `no_mlp` "
+        "leaves parameters without gradient.",
     ),
     Sabotage(
         name="no_ln_1",
@@ -237,6 +283,12 @@ SABOTAGES = [
         f"learning rate that suits. But nothing holds the scores: at {FAST} times that it stalls.",
         symptom=lambda healthy, broken: harmless(healthy, broken) and not hardy(healthy, broken),
         caught_by="test_block_normalises_what_each_part_reads",
+        looks_like=("one learning rate",),
+        shows=("val_loss", "fast_val_loss"),
+        fault="missing normalisation layer",
+        tell="ln_1 gets no gradient. Make the stream ten times as large: what attention adds "
+        "grows with it.",
+        named_by="checkup: parameters without gradient",
     ),
     Sabotage(
         name="no_ln_2",
@@ -246,6 +298,12 @@ SABOTAGES = [
         f"suits, less than healthy at {FAST} times that.",
         symptom=lambda healthy, broken: harmless(healthy, broken) and not hardy(healthy, broken),
         caught_by="test_block_normalises_what_each_part_reads",
+        looks_like=("one learning rate",),
+        shows=("val_loss", "fast_val_loss"),
+        fault="missing normalisation layer",
+        tell="ln_2 gets no gradient. Less harm at a high rate than without ln_1, since nothing "
+        "here goes through a softmax.",
+        named_by="checkup: parameters without gradient",
     ),
     Sabotage(
         name="no_layer_norms",
@@ -254,6 +312,11 @@ SABOTAGES = [
         predict="Nothing holds the size of what the parts read: worse already at the usual rate.",
         symptom=lambda healthy, broken: broken.val_loss > healthy.val_loss + 0.02,
         caught_by="test_block_normalises_what_each_part_reads",
+        looks_like=("one learning rate",),
+        shows=("val_loss", "fast_val_loss"),
+        fault="missing normalisation layer",
+        tell="Neither LayerNorm of a block gets a gradient; with `post_norm` both do.",
+        named_by="checkup: parameters without gradient",
     ),
     Sabotage(
         name="post_norm",
@@ -263,6 +326,11 @@ SABOTAGES = [
         "trains, a little worse.",
         symptom=lambda healthy, broken: broken.val_loss > healthy.val_loss,
         caught_by="test_block_keeps_the_stream_beside_what_the_parts_find",
+        looks_like=("one learning rate",),
+        shows=("val_loss", "fast_val_loss"),
+        fault="wrong network architecture",
+        tell="All parameters get gradients, and the stream has variance one after every block; a "
+        "stream that is added to grows.",
     ),
     Sabotage(
         name="one_block",
@@ -272,6 +340,10 @@ SABOTAGES = [
         "any other.",
         symptom=lambda healthy, broken: hidden(healthy, broken, 0.02),
         caught_by="test_gpt_has_as_many_blocks_as_asked_for_each_with_its_own_weights",
+        looks_like=("slightly worse",),
+        shows=("val_loss", "fast_val_loss"),
+        fault="suboptimal network structure",
+        tell="Count the parameters: they are those of one block.",
     ),
     Sabotage(
         name="shared_blocks",
@@ -280,6 +352,11 @@ SABOTAGES = [
         predict="One block used four times: as deep, with a quarter of the weights; costs little.",
         symptom=lambda healthy, broken: hidden(healthy, broken, 0.0, 0.15),
         caught_by="test_gpt_has_as_many_blocks_as_asked_for_each_with_its_own_weights",
+        looks_like=("slightly worse",),
+        shows=("val_loss", "fast_val_loss"),
+        fault="suboptimal network structure",
+        tell="Count the parameters: one block's, as with `one_block`; but the time of a step is "
+        "that of four.",
     ),
     Sabotage(
         name="no_tok_emb",
@@ -288,6 +365,11 @@ SABOTAGES = [
         predict="The model is blind: it learns how often each character occurs and nothing else.",
         symptom=lambda healthy, broken: broken.val_loss > broken.bigram + 0.5,
         caught_by="test_gpt_knows_which_token_stands_there",
+        looks_like=("token frequencies",),
+        shows=("val_loss",),
+        fault="discarding important features",
+        tell="No token moves any output: two texts get the same scores.",
+        named_by="checkup: ignores the token itself",
     ),
     Sabotage(
         name="no_pos_emb",
@@ -297,6 +379,11 @@ SABOTAGES = [
         "worse, between counting pairs and healthy, and the curve looks like any other.",
         symptom=lambda healthy, broken: hidden(healthy, broken, 0.02),
         caught_by="test_gpt_knows_the_position_of_a_token",
+        looks_like=("slightly worse",),
+        shows=("val_loss", "fast_val_loss"),
+        fault="discarding important features",
+        tell="Swap two earlier tokens: the last output does not change.",
+        named_by="checkup: blind to order",
     ),
     Sabotage(
         name="no_blocks",
@@ -305,6 +392,11 @@ SABOTAGES = [
         predict="From a token's embedding straight to the scores: counting pairs, no better.",
         symptom=lambda healthy, broken: abs(broken.val_loss - broken.bigram) < 0.05,
         caught_by="test_gpt_is_embeddings_blocks_norm_and_head_in_this_order",
+        looks_like=("counting pairs",),
+        shows=("val_loss",),
+        fault="wrong network architecture",
+        tell="No parameter of a block gets a gradient. With `no_attention` those of the MLPs do.",
+        named_by="checkup: ignores the past",
     ),
     Sabotage(
         name="no_ln_f",
@@ -313,6 +405,12 @@ SABOTAGES = [
         predict="The stream is near variance one when the head reads it: little or no harm.",
         symptom=lambda healthy, broken: harmless(healthy, broken),
         caught_by="test_gpt_is_embeddings_blocks_norm_and_head_in_this_order",
+        looks_like=("nothing",),
+        shows=("val_loss", "fast_val_loss"),
+        fault="missing normalisation layer",
+        tell="ln_f gets no gradient. Loss and curve tell nothing here; in a deeper model the "
+        "scores grow with depth.",
+        named_by="checkup: parameters without gradient",
     ),
     Sabotage(
         name="no_small_init",
@@ -326,6 +424,12 @@ SABOTAGES = [
         ),
         caught_by="test_a_fresh_model_knows_nothing",
         module="init",
+        looks_like=("first loss", "stops higher"),
+        shows=("first_loss", "val_loss"),
+        fault="wrong weights initialisation",
+        tell="The scores of a fresh model are large, and the loss comes down within the first "
+        "steps. With `loss_summed` the scores are small.",
+        named_by="checkup: first loss is off",
     ),
     Sabotage(
         name="zeroed_init",
@@ -336,6 +440,11 @@ SABOTAGES = [
         symptom=lambda healthy, broken: abs(broken.val_loss - broken.bigram) < 0.05,
         caught_by="test_every_weight_begins_to_learn",
         module="init",
+        looks_like=("counting pairs",),
+        shows=("first_loss", "val_loss"),
+        fault="wrong weights initialisation",
+        tell="The first loss is ln V to the last digit, and the gradients of attention and MLP "
+        "are exactly 0 in every step.",
     ),
     Sabotage(
         name="targets_not_shifted",
@@ -345,6 +454,12 @@ SABOTAGES = [
         "predictions the model is worse than guessing.",
         symptom=lambda healthy, broken: broken.train_loss < 0.1 and broken.val_loss > math.log(65),
         caught_by="test_a_batch_holds_windows_and_the_same_windows_one_token_later",
+        looks_like=("too good", "validation above", "text"),
+        shows=("train_loss", "val_loss"),
+        fault="wrong labels",
+        tell="Nothing leaks from later tokens, other than without a mask: print x and y of one "
+        "batch, they are equal. It writes one token for ever.",
+        named_by="checkup: targets are not the next token",
     ),
     Sabotage(
         name="targets_shifted_by_two",
@@ -356,6 +471,172 @@ SABOTAGES = [
             broken.train_loss > broken.bigram and broken.val_loss > healthy.val_loss + 1
         ),
         caught_by="test_a_batch_holds_windows_and_the_same_windows_one_token_later",
+        looks_like=("validation above", "text"),
+        shows=("train_loss", "val_loss"),
+        fault="wrong labels",
+        tell="The training loss is worse than counting pairs, and the text lacks every second "
+        "letter: print x and y of one batch.",
+        named_by="checkup: targets are not the next token",
+    ),
+    Sabotage(
+        name="mlp_not_wider",
+        old="nn.Linear(n_embd, 4 * n_embd), nn.GELU(), nn.Linear(4 * n_embd, n_embd)",
+        new="nn.Linear(n_embd, n_embd), nn.GELU(), nn.Linear(n_embd, n_embd)",
+        predict="A quarter of the MLP's weights: worse, by less than without any MLP, and the "
+        "curve looks like any other.",
+        symptom=lambda healthy, broken: hidden(healthy, broken, 0.0, 0.05),
+        caught_by="test_block_has_an_mlp_four_times_as_wide",
+        looks_like=("slightly worse",),
+        shows=("val_loss", "fast_val_loss"),
+        fault="suboptimal number of neurons",
+        tell="Count the parameters of a block: 6 C² in place of 12 C². All of them get gradients.",
+    ),
+    Sabotage(
+        name="layer_sizes_differ",
+        old="nn.Linear(n_embd, 4 * n_embd), nn.GELU(), nn.Linear(4 * n_embd, n_embd)",
+        new="nn.Linear(n_embd, 4 * n_embd), nn.GELU(), nn.Linear(n_embd, n_embd)",
+        predict="The second Linear expects vectors of another size than the first one gives: "
+        "RuntimeError in the first forward pass.",
+        symptom=lambda healthy, broken: refused(broken, "shapes cannot be multiplied"),
+        caught_by="test_block_keeps_the_shape",
+        looks_like=("crash",),
+        fault="wrong input or output shape, dimensions of layers differ",
+        tell="mat1 is what comes, mat2 the weights: the second number of mat1 and the first of "
+        "mat2 have to be equal. The traceback names the layer.",
+    ),
+    Sabotage(
+        name="softmax_twice",
+        old="return self.head(x)  # (B, T, V)",
+        new="return self.head(x).softmax(-1)  # (B, T, V)",
+        predict="The cross-entropy has its own softmax. Of scores between 0 and 1 it makes nearly "
+        "even odds: the loss begins at ln V and cannot fall below ln(e + V - 1) - 1, here 3.20.",
+        symptom=lambda healthy, broken: (
+            abs(broken.first_loss - math.log(65)) < 0.05 and broken.train_loss > 3.2
+        ),
+        caught_by="test_gpt_returns_scores_and_no_probabilities",
+        looks_like=("flat", "token frequencies"),
+        shows=("first_loss", "train_loss"),
+        fault="redundant softmax layer",
+        tell="The first loss is ln V, and a floor is never passed: ln(e + V - 1) - 1, 3.20 for "
+        "65 tokens. The outputs of the model are all between 0 and 1 and sum to 1.",
+    ),
+    Sabotage(
+        name="loss_not_flattened",
+        old="cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1))",
+        new="cross_entropy(logits, targets)",
+        predict="PyTorch takes the second dimension for the classes, and time stands there: "
+        "RuntimeError about the size of the target.",
+        symptom=lambda healthy, broken: refused(broken, "Expected target size"),
+        caught_by="test_loss_of_two_predictions_by_hand",
+        looks_like=("crash",),
+        fault="wrong shape of input data",
+        tell="The size that it expects has the vocabulary in it: (B, V), where the targets are "
+        "(B, T). Where T equals V there is no error, and the loss is another.",
+    ),
+    Sabotage(
+        name="loss_summed",
+        old="logits.shape[-1]), targets.reshape(-1))",
+        new='logits.shape[-1]), targets.reshape(-1), reduction="sum")',
+        predict="Every loss is 384 times as large, the number of targets in a batch. AdamW divides "
+        "the size of the gradient out again: for each target the run learns as much as ever.",
+        symptom=lambda healthy, broken: (
+            broken.first_loss > 100 * healthy.first_loss
+            and broken.train_loss / (BATCH_SIZE * BLOCK_SIZE) < healthy.train_loss + 0.05
+        ),
+        caught_by="test_loss_of_a_uniform_guess_is_the_log_of_the_vocabulary",
+        looks_like=("first loss",),
+        shows=("first_loss", "train_loss"),
+        fault="wrong calculation of the loss",
+        tell="The first loss is a multiple of ln V, by the number of targets in a batch, and "
+        "doubles with the batch size. The curve has the usual form.",
+        named_by="checkup: first loss is off",
+    ),
+    Sabotage(
+        name="nll_of_logits",
+        old="nn.functional.cross_entropy(logits",
+        new="nn.functional.nll_loss(logits",
+        predict="nll_loss expects log-probabilities. Of raw scores it is minus the score of the "
+        "target, which has no floor: the loss begins near 0, not at ln V, and falls below it.",
+        symptom=lambda healthy, broken: broken.first_loss < 1 and broken.train_loss < 0,
+        caught_by="test_loss_of_two_predictions_by_hand",
+        looks_like=("first loss",),
+        shows=("first_loss", "train_loss"),
+        fault="wrong selection of loss function",
+        tell="A negative loss: no cross-entropy is below 0. It starts near 0 and falls without "
+        "end.",
+    ),
+    Sabotage(
+        name="first_windows_only",
+        old="torch.randint(len(data) - block_size, (batch_size,), generator=generator)",
+        new="torch.arange(batch_size) * block_size",
+        predict="Every batch holds the same first 384 characters, in order: they are learned by "
+        "heart, the training loss goes to zero, and validation becomes worse than guessing.",
+        symptom=lambda healthy, broken: broken.train_loss < 0.1 and broken.val_loss > math.log(65),
+        caught_by="test_every_window_of_a_batch_is_equally_likely",
+        looks_like=("validation above", "too good"),
+        shows=("train_loss", "val_loss"),
+        fault="not enough training data",
+        tell="Two batches are equal. Nothing leaks and y is x one later: the model has learned a "
+        "page by heart, and it takes a hundred steps, not ten.",
+    ),
+    Sabotage(
+        name="ids_as_floats",
+        old="return data[at], data[at + 1]",
+        new="return data[at].float(), data[at + 1]",
+        predict="An embedding looks up rows by integers: RuntimeError in the first forward pass.",
+        symptom=lambda healthy, broken: refused(broken, "scalar types: Long, Int"),
+        caught_by="test_a_batch_holds_windows_and_the_same_windows_one_token_later",
+        looks_like=("crash",),
+        fault="wrong type of input data, incompatible tensor type",
+        tell="The error names the types and no shapes. Ask for x.dtype: int64 for ids.",
+    ),
+    Sabotage(
+        name="divided_by_batches",
+        old="return total / len(x)",
+        new="return total / len(batches)",
+        predict="The training loss is healthy and the validation loss about a thousand times as "
+        "large from the first evaluation on: a sum over tokens, divided by the batches.",
+        symptom=lambda healthy, broken: (
+            broken.train_loss == healthy.train_loss and broken.val_loss > 100 * healthy.val_loss
+        ),
+        caught_by="test_evaluate_counts_every_prediction_once",
+        looks_like=("validation above",),
+        shows=("train_loss", "val_loss"),
+        fault="wrong performance metric",
+        tell="It is there at the first evaluation, before anything is learned, and larger than "
+        "ln V: evaluate a fresh model.",
+    ),
+    Sabotage(
+        name="first_position_read",
+        old="logits = model(idx[:, -block_size:])[:, -1]",
+        new="logits = model(idx[:, -block_size:])[:, 0]",
+        predict="Every new character is drawn as the second of the window. Losses are healthy and "
+        "the text is junk, which counting pairs predicts worse than it predicts Shakespeare.",
+        symptom=lambda healthy, broken: (
+            broken.val_loss == healthy.val_loss and broken.text_loss > healthy.text_loss + 1
+        ),
+        caught_by="test_generate_without_a_choice_takes_the_likeliest",
+        looks_like=("text",),
+        shows=("val_loss", "text_loss", "sample"),
+        fault="wrong indexing",
+        tell="The loss of the prompt is good. At temperature 0 the same token comes again and "
+        "again, until the window moves.",
+    ),
+    Sabotage(
+        name="always_the_likeliest",
+        old="return torch.multinomial(probs, 1, generator=generator)",
+        new="return probs.argmax(-1, keepdim=True)",
+        predict="Losses are healthy; the text falls into a loop and stays there, whatever the "
+        "temperature, the seed and top_k.",
+        symptom=lambda healthy, broken: (
+            broken.val_loss == healthy.val_loss and broken.text_repeats > 0.5
+        ),
+        caught_by="test_generate_draws_from_the_distribution",
+        looks_like=("text",),
+        shows=("val_loss", "text_repeats", "sample"),
+        fault="wrong API usage",
+        tell="Two seeds write the same text, and words are well formed; the text of "
+        "`first_position_read` has no words.",
     ),
 ]
 

@@ -1,4 +1,4 @@
-"""Four ways to tank a run, line by line: python -m p06_training.break_it
+"""Ways to tank a run, line by line: python -m p06_training.break_it
 
 The schedule, the clipping, the checkpoint, and two reflexes: gradients that are set to zero, and a
 validation part that is never trained on. The experiment is one small run of the Trainer to which
@@ -8,13 +8,15 @@ damaged batch. About five seconds a run.
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import torch
 
@@ -51,6 +53,7 @@ class Numbers:
     rise_after_poison: float  # the same; the damaged batch itself does not count
     last_grad_norm: float  # mean of the last SMOOTH steps
     largest_update: float  # of a step, as a share of the weights
+    outlives_a_cut: bool  # whether a checkpoint can be loaded after a save that was cut short
     rows: list[dict]  # as in metrics.jsonl, with "update", the update-to-weight ratio
 
 
@@ -90,6 +93,7 @@ def experiment(build, seed: int = 1337) -> Numbers:
         rise_after_poison=rise(losses, POISONED + 1),
         last_grad_norm=mean([row["grad_norm"] for row in rows[-SMOOTH:]]),
         largest_update=max(row["update"] for row in rows),
+        outlives_a_cut=outlives_a_cut(build, trainer.state()),
         rows=rows,
     )
 
@@ -101,6 +105,24 @@ def resumed(build, trainer):
         again = new_trainer(build, trainer.recipe.seed)
         again.load_state(build.load_checkpoint(Path(folder, "step.pt")))
     return again
+
+
+def outlives_a_cut(build, state: dict) -> bool:
+    """Whether a checkpoint is there when the machine dies with half of the next one written."""
+
+    def dies(file):
+        os.ftruncate(file, os.fstat(file).st_size // 2)
+        raise OSError("the machine died")
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "step.pt")
+        build.save_checkpoint(path, state)
+        with suppress(OSError), patch.object(os, "fsync", dies):
+            build.save_checkpoint(path, state)
+        try:
+            return bool(build.load_checkpoint(path))
+        except (OSError, ValueError):
+            return False
 
 
 def watched_step(trainer) -> dict:
@@ -187,6 +209,11 @@ SABOTAGES = [
             and broken.val_loss > healthy.val_loss + 0.05
         ),
         caught_by="test_lr_at_the_first_step_already_learns",
+        looks_like=("bad beginning",),
+        shows=("largest_update", "val_loss"),
+        fault="suboptimal learning rate",
+        tell="The largest update of the whole run is the first, and the rate of step 1 is the "
+        "highest. Without bias correction Adam's first step is longer than its rate.",
     ),
     Sabotage(
         name="constant_rate",
@@ -199,6 +226,11 @@ SABOTAGES = [
             and broken.val_loss > healthy.val_loss + 0.05
         ),
         caught_by="test_lr_at_half_way_down_is_half_way_between",
+        looks_like=("stops higher",),
+        shows=("loss_after_warmup", "val_loss"),
+        fault="suboptimal learning rate",
+        tell="The curve is that of a healthy run for the first half, and the rate at the end is "
+        "that after the warmup.",
     ),
     Sabotage(
         name="no_clipping",
@@ -212,6 +244,11 @@ SABOTAGES = [
             and broken.val_loss > healthy.val_loss + 0.05
         ),
         caught_by="test_clip_grad_norm_scales_all_gradients_by_one_factor",
+        looks_like=("lost after a step",),
+        shows=("rise_after_poison", "val_loss"),
+        fault="suboptimal tuning of hyperparameters",
+        tell="A single step with a gradient norm many times the usual one; afterwards updates "
+        "are smaller than before. With a rate that is too high, updates stay large.",
     ),
     Sabotage(
         name="weights_alone_resumed",
@@ -227,6 +264,11 @@ SABOTAGES = [
             and broken.rows[RESUMED]["update"] > 3 * healthy.rows[RESUMED]["update"]
         ),
         caught_by="test_Trainer_goes_on_exactly_where_its_state_was_taken",
+        looks_like=("restart",),
+        shows=("rise_at_restart", "val_loss"),
+        fault="missing API call",
+        tell="The first loss after the restart is still right; the updates after it are several "
+        "times too long. At a low rate it leaves no mark.",
     ),
     Sabotage(
         name="batches_from_the_start",
@@ -241,6 +283,11 @@ SABOTAGES = [
             and abs(broken.val_loss - healthy.val_loss) < 0.1
         ),
         caught_by="test_Trainer_goes_on_exactly_where_its_state_was_taken",
+        looks_like=("nothing",),
+        shows=("rise_at_restart", "val_loss"),
+        fault="wrongly implemented data batching",
+        tell="The loss of the first step after the restart is, to the last digit, that of no "
+        "later step of an uninterrupted run: compare exactly.",
     ),
     Sabotage(
         name="no_zero_grad",
@@ -253,6 +300,11 @@ SABOTAGES = [
             and broken.val_loss > healthy.val_loss + 0.2
         ),
         caught_by="test_Trainer_forgets_the_gradients_of_the_step_before",
+        looks_like=("norm", "stops higher"),
+        shows=("last_grad_norm", "val_loss"),
+        fault="missing API call",
+        tell="The norm grows in the first steps, and clipping then hides it from the weights. A "
+        "rate that is too high makes the loss noisy, not the norm large.",
     ),
     Sabotage(
         name="leak",
@@ -265,6 +317,46 @@ SABOTAGES = [
             and broken.val_loss - broken.train_loss < 0.6 * (healthy.val_loss - healthy.train_loss)
         ),
         caught_by="test_Trainer_never_trains_on_the_validation_part",
+        looks_like=("validation below",),
+        shows=("train_loss", "val_loss"),
+        fault="incorrect split into training and validation data",
+        tell="The training loss is that of a slightly larger text; search for lines of the "
+        "validation part in the training part. With `validated_on_training_text` training "
+        "is the same to the last digit.",
+    ),
+    Sabotage(
+        name="validated_on_training_text",
+        old="self.val_ids = val_ids",
+        new="self.val_ids = train_ids",
+        predict="No text is held back: the validation loss is that of the training text, below an "
+        "honest one, and could not tell what is learned by heart. Training is the same.",
+        symptom=lambda healthy, broken: (
+            broken.train_loss == healthy.train_loss and broken.val_loss < healthy.val_loss - 0.05
+        ),
+        caught_by="test_Trainer_run_validates_every_eval_every_steps_and_at_the_end",
+        looks_like=("validation below",),
+        shows=("train_loss", "val_loss"),
+        fault="missing validation set",
+        tell="The training losses are to the last digit those of an honest run: only the text "
+        "that is evaluated is another. Compare the number of tokens evaluated.",
+    ),
+    Sabotage(
+        name="written_in_place",
+        old='partial = path.with_name(f".{path.name}.partial")',
+        new="partial = path",
+        predict="Nothing to see for as long as nothing happens. A machine that dies while it saves "
+        "leaves half a file under the name of the last good one, and there is nothing to resume.",
+        symptom=lambda healthy, broken: (
+            healthy.outlives_a_cut
+            and not broken.outlives_a_cut
+            and broken.val_loss == healthy.val_loss
+        ),
+        caught_by="test_load_checkpoint_after_a_death_at_any_moment_gives_one_of_the_two",
+        looks_like=("no checkpoint", "nothing"),
+        shows=("outlives_a_cut", "val_loss"),
+        fault="reference to a checkpoint that does not exist",
+        tell="While it saves there is one file, not two. Kill the process in the middle of a "
+        "save and load what is there.",
     ),
 ]
 

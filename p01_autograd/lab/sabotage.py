@@ -40,6 +40,10 @@ class Sabotage:
     what comes instead. `predict` says in words what the book expects, and `symptom(healthy,
     broken)` says from the measured numbers of the two runs whether it is there. `caught_by` names
     the test of test_<module>.py that fails on the edited module.
+
+    The rest is for the field guide (symptoms.py): what one sees, as keys of SYMPTOMS, and the
+    names of the numbers that show it; the class of FAULTS that it belongs to; how to tell it from
+    what looks the same; and the finding of the doctor or the checkup that names it.
     """
 
     name: str
@@ -49,6 +53,11 @@ class Sabotage:
     symptom: Callable[[Any, Any], bool]
     caught_by: str
     module: str = "build"
+    looks_like: tuple[str, ...] = ()
+    shows: tuple[str, ...] = ()
+    fault: str = ""
+    tell: str = ""
+    named_by: str = ""
 
 
 def edited(package: str, sabotage: Sabotage, source: str | None = None) -> tuple[str, str]:
