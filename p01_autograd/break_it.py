@@ -95,9 +95,9 @@ SABOTAGES = [
         looks_like=("nan",),
         shows=("last_loss",),
         fault="the framework itself",
-        tell="It comes with any data and any small learning rate; weights grow by a factor in "
-        "every step. A finite difference of one product is off. `no_epsilon` is NaN after "
-        "one step, this one after several.",
+        tell="It comes with any data: a weight moves by a multiple of itself. A finite "
+        "difference of one product is off. `no_epsilon` is NaN after one step, this one "
+        "after several.",
     ),
     Sabotage(
         name="relu_gate_flipped",

@@ -182,8 +182,8 @@ SABOTAGES = [
         looks_like=("unusual inputs",),
         shows=("last_loss", "answers_to_one"),
         fault="the framework itself",
-        tell="It needs a batch as large as a layer. With any other batch size it is an error, so "
-        "train one step with an odd one.",
+        tell="It needs a batch as large as a layer. With most other batch sizes it is an error, "
+        "so train one step with an odd one.",
     ),
     Sabotage(
         name="no_transpose",

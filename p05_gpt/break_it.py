@@ -408,8 +408,7 @@ SABOTAGES = [
         looks_like=("nothing",),
         shows=("val_loss", "fast_val_loss"),
         fault="missing normalisation layer",
-        tell="ln_f gets no gradient. Loss and curve tell nothing here; in a deeper model the "
-        "scores grow with depth.",
+        tell="ln_f gets no gradient. Loss and curve tell nothing.",
         named_by="checkup: parameters without gradient",
     ),
     Sabotage(
@@ -427,8 +426,8 @@ SABOTAGES = [
         looks_like=("first loss", "stops higher"),
         shows=("first_loss", "val_loss"),
         fault="wrong weights initialisation",
-        tell="The scores of a fresh model are large, and the loss comes down within the first "
-        "steps. With `loss_summed` the scores are small.",
+        tell="The scores of a fresh model are large. With `loss_summed` they are small, and the "
+        "loss depends on the batch size.",
         named_by="checkup: first loss is off",
     ),
     Sabotage(
@@ -458,7 +457,7 @@ SABOTAGES = [
         shows=("train_loss", "val_loss"),
         fault="wrong labels",
         tell="Nothing leaks from later tokens, other than without a mask: print x and y of one "
-        "batch, they are equal. It writes one token for ever.",
+        "batch, they are equal. It repeats the last token of the prompt.",
         named_by="checkup: targets are not the next token",
     ),
     Sabotage(
@@ -519,6 +518,7 @@ SABOTAGES = [
         fault="redundant softmax layer",
         tell="The first loss is ln V, and a floor is never passed: ln(e + V - 1) - 1, 3.20 for "
         "65 tokens. The outputs of the model are all between 0 and 1 and sum to 1.",
+        named_by="checkup: cannot learn by heart",
     ),
     Sabotage(
         name="loss_not_flattened",
@@ -564,6 +564,7 @@ SABOTAGES = [
         fault="wrong selection of loss function",
         tell="A negative loss: no cross-entropy is below 0. It starts near 0 and falls without "
         "end.",
+        named_by="checkup: first loss is off",
     ),
     Sabotage(
         name="first_windows_only",
@@ -577,7 +578,7 @@ SABOTAGES = [
         shows=("train_loss", "val_loss"),
         fault="not enough training data",
         tell="Two batches are equal. Nothing leaks and y is x one later: the model has learned a "
-        "page by heart, and it takes a hundred steps, not ten.",
+        "page by heart.",
     ),
     Sabotage(
         name="ids_as_floats",

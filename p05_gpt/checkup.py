@@ -938,15 +938,17 @@ def demo(steps: int = break_it.STEPS) -> list[dict[str, str]]:
     rows = []
     for name, gpt, init in tqdm(list(variants()), leave=False, delay=2, unit="sabotage"):
         make = maker(gpt.GPT, sizes, init)
-        found = examine(make, vocab, T, loss=gpt.loss, get_batch=gpt.get_batch)
-        _, curve = break_it.trained(gpt, 1337, steps, init=init)
-        rows.append(
-            {
-                "sabotage": name,
-                "the_curve_shows": break_it.alarm(curve, vocab, break_it.corpus()[3]),
-                "an_examination_finds": ", ".join(f.name for f in found) or break_it.NOTHING,
-            }
-        )
+        try:
+            _, curve = break_it.trained(gpt, 1337, steps, init=init)
+            shown = break_it.alarm(curve, vocab, break_it.corpus()[3])
+        except (RuntimeError, IndexError) as error:  # it stops in the first step
+            shown = type(error).__name__
+        try:
+            found = examine(make, vocab, T, loss=gpt.loss, get_batch=gpt.get_batch)
+            names = ", ".join(f.name for f in found) or break_it.NOTHING
+        except (UsageError, RuntimeError, IndexError):
+            names = "cannot be examined"
+        rows.append({"sabotage": name, "the_curve_shows": shown, "an_examination_finds": names})
     return rows
 
 

@@ -229,8 +229,8 @@ SABOTAGES = [
         looks_like=("stops higher",),
         shows=("loss_after_warmup", "val_loss"),
         fault="suboptimal learning rate",
-        tell="The curve is that of a healthy run for the first half, and the rate at the end is "
-        "that after the warmup.",
+        tell="The curve is that of a healthy run until after the warmup, and the rate at the end "
+        "is still the highest.",
     ),
     Sabotage(
         name="no_clipping",

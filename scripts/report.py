@@ -3,6 +3,7 @@
     python scripts/report.py            every sabotage, and what measure runs without a name
     python scripts/report.py --quick    what of it fits into two and a half minutes
     python scripts/report.py --all      the long measurements as well, which train many models
+    python scripts/report.py --symptoms   SYMPTOMS.md from the results that are here; runs nothing
 
 The page is runs/report/index.html, one file that needs no network. Each result is kept beside it in
 a file of its own, so a run that was stopped goes on where it was, after --quick too. A result is
@@ -10,6 +11,8 @@ used again until a source file of its project, or of an earlier one, changes.
 
 Break-its run one on each core; what is measured runs alone. Projects take turns. --quick gives
 break-its and measurements half the time each and stops what is still running.
+
+The page ends in the field guide of p01_autograd/lab/symptoms.py, which is SYMPTOMS.md as well.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 
+from p01_autograd.lab import symptoms
 from p01_autograd.lab.cli import Parser, print_anything
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -314,6 +318,78 @@ def sigterm_as_ctrl_c():
         signal.signal(signal.SIGTERM, before)
 
 
+# The field guide
+
+
+def sabotages() -> dict[str, list]:
+    """The sabotages that say what they look like, by project."""
+    found = {}
+    for project in PROJECTS:
+        with contextlib.suppress(Exception):  # a project that cannot be imported is left out
+            listed = importlib.import_module(f"{project}.break_it").SABOTAGES
+            found[project] = [s for s in listed if getattr(s, "looks_like", ())]
+    return found
+
+
+def numbers(project: str, sabotage, output: str) -> str:
+    """What an output or the chapter's pages say of a sabotage, or how to find out."""
+    here = symptoms.measured(project, sabotage, output)
+    if here:
+        return here
+    for page in ("README.md", "NOTES.md"):
+        said = symptoms.of_chapter(ROOT / project / page, sabotage)
+        if said:
+            return f"{said} (from [the chapter]({project}/{page}))"
+    return f"not run yet: `python -m {project}.break_it {sabotage.name}`"
+
+
+def stored(out: Path, project: str, sabotage) -> str:
+    """The output of the newest result of a sabotage, of whatever version of the rest; or ""."""
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        file = Runner(out).file(Item(project, "break_it", sabotage.name))
+        return json.loads(file.read_text(encoding="utf-8"))["output"]
+    return ""
+
+
+def symptoms_page(out: Path) -> str:
+    """The field guide in Markdown."""
+    guide = symptoms.seen(sabotages(), lambda p, s: numbers(p, s, stored(out, p, s)))
+    return symptoms.markdown(guide, symptoms.classes(sabotages()))
+
+
+def symptoms_section(results: dict[Item, Result | None]) -> str:
+    """The field guide as the last part of the page; "" where no sabotage is in it."""
+
+    def cell(project: str, sabotage) -> str:
+        result = results.get(Item(project, "break_it", sabotage.name))
+        return numbers(project, sabotage, result.output if result else "")
+
+    listed = sabotages()
+    if not any(listed.values()):
+        return ""
+    parts = ['<h2 id="symptoms">Symptoms: what you see, and which line it may be</h2>']
+    for number, (symptom, rows) in enumerate(symptoms.seen(listed, cell).items(), 1):
+        if rows:
+            parts.append(f'<h3 id="symptom-{number}">{inline(symptom.heading)}</h3>')
+            parts.append(f"<p>{inline(symptom.text)}{html_table(symptoms.HEAD, rows)}")
+    parts.append('<h3 id="faults">The same by class of fault</h3>')
+    parts.append(f"<p>The classes are those of {inline(symptoms.SOURCE)}.")
+    parts.append(html_table(symptoms.CLASSES_HEAD, symptoms.classes(listed)))
+    return "\n".join(parts)
+
+
+def html_table(head: list[str], rows: list[list[str]]) -> str:
+    lines = ["".join(f"<th>{inline(cell)}" for cell in head)]
+    lines += ["".join(f"<td>{inline(cell)}" for cell in row) for row in rows]
+    return f'<div class="wide"><table><tr>{"<tr>".join(lines)}</table></div>'
+
+
+def inline(text: str) -> str:
+    """Markdown's code spans as HTML; of a link its text."""
+    text = quoted(re.sub(r"\[([^]]+)\]\([^)]+\)", r"\1", text.replace(r"\|", "|")), quote=False)
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", text)
+
+
 # The page
 
 STYLE = """
@@ -339,6 +415,8 @@ nav li span { display: inline-block; width: 1.4em; }
 pre { padding: .75rem; overflow-x: auto; background: var(--code); border-radius: 6px;
   font: .8125rem/1.45 ui-monospace, Consolas, monospace; }
 img { max-width: 100%; height: auto; border-radius: 6px; background: #fff; }
+.wide { overflow-x: auto; }
+.wide td { min-width: 8rem; font-size: .875rem; }
 .dim { color: var(--dim); }
 .good { color: var(--good); }
 .bad { color: var(--bad); font-weight: 600; }
@@ -363,6 +441,7 @@ def page(items: list[Item], results: dict[Item, Result | None]) -> str:
     ran = as_predicted + len(surprises)
     troubled = [item for item in items if verdicts[item] in ("failed", "left out")]
     waiting = sum(verdict == "not run yet" for verdict in verdicts.values())
+    guide = symptoms_section(results)
     return f"""<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -385,9 +464,11 @@ threads.
 <h2>Contents</h2>
 <p class="dim">{"; ".join(f"{mark} {verdict}" for verdict, mark in VERDICTS.items())}
 {"".join(contents)}
+{'<h3><a href="#symptoms">symptoms</a></h3>' if guide else ""}
 </nav>
 <main>
 {"".join(sections)}
+{guide}
 </main>
 </html>
 """
@@ -443,8 +524,8 @@ def minutes(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
-def quoted(text: str) -> str:
-    return html.escape(text)
+def quoted(text: str, quote: bool = True) -> str:
+    return html.escape(text, quote)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -457,7 +538,12 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--quick", action="store_true", help=f"stop after {QUICK} seconds")
     parser.add_argument("--all", action="store_true", help="with the long measurements")
+    parser.add_argument("--symptoms", action="store_true", help="write SYMPTOMS.md, run nothing")
     flags = parser.parse_args(argv)
+    if flags.symptoms:
+        write(ROOT / "SYMPTOMS.md", symptoms_page(OUT))
+        print("SYMPTOMS.md")
+        return 0
     return report(all_items(flags.all), quick=flags.quick)
 
 
