@@ -513,7 +513,7 @@ SABOTAGES = [
             abs(broken.first_loss - math.log(65)) < 0.05 and broken.train_loss > 3.2
         ),
         caught_by="test_gpt_returns_scores_and_no_probabilities",
-        looks_like=("flat", "token frequencies"),
+        looks_like=("flat",),
         shows=("first_loss", "train_loss"),
         fault="redundant softmax layer",
         tell="The first loss is ln V, and a floor is never passed: ln(e + V - 1) - 1, 3.20 for "

@@ -214,6 +214,7 @@ SABOTAGES = [
         fault="suboptimal learning rate",
         tell="The largest update of the whole run is the first, and the rate of step 1 is the "
         "highest. Without bias correction Adam's first step is longer than its rate.",
+        named_by="doctor: no warmup",
     ),
     Sabotage(
         name="constant_rate",
@@ -231,6 +232,7 @@ SABOTAGES = [
         fault="suboptimal learning rate",
         tell="The curve is that of a healthy run until after the warmup, and the rate at the end "
         "is still the highest.",
+        named_by="doctor: plateau from the start",
     ),
     Sabotage(
         name="no_clipping",
@@ -305,6 +307,7 @@ SABOTAGES = [
         fault="missing API call",
         tell="The norm grows in the first steps, and clipping then hides it from the weights. A "
         "rate that is too high makes the loss noisy, not the norm large.",
+        named_by="doctor: gradients accumulating",
     ),
     Sabotage(
         name="leak",
@@ -351,7 +354,7 @@ SABOTAGES = [
             and not broken.outlives_a_cut
             and broken.val_loss == healthy.val_loss
         ),
-        caught_by="test_load_checkpoint_after_a_death_at_any_moment_gives_one_of_the_two",
+        caught_by="test_save_checkpoint_that_fails_says_so_and_leaves_the_one_before",
         looks_like=("no checkpoint", "nothing"),
         shows=("outlives_a_cut", "val_loss"),
         fault="reference to a checkpoint that does not exist",

@@ -197,3 +197,150 @@ def test_quick_stops_what_is_still_running(lab, monkeypatch):
 def test_projects_take_turns(lab):
     items = [lab.Item(p, "break_it", n) for p, n in ("1a", "1b", "1c", "2a", "3a", "3b")]
     assert "".join(i.project + i.name for i in lab.by_turns(items)) == "1a2a3a1b3b1c"
+
+
+# The field guide
+
+SABOTAGED = """
+from p01_autograd.lab.sabotage import Sabotage
+
+SABOTAGES = [
+    Sabotage("halved", "x = 2", "x = 1", "half", None, "test_x", looks_like=("flat", "text"),
+             shows=("val_loss", "sample"), fault="wrong labels", tell="a | b of `x`"),
+    Sabotage("unknown", "y = 2", "y = 1", "half", None, "test_y"),
+]
+"""
+PRINTED = """{diff}
+
+prediction: half
+
+            healthy      broken
+val loss  2 \N{PLUS-MINUS SIGN}0.1  nan nan nan
+healthy sample: ab
+broken sample: cd
+ef
+
+verdict: as predicted (3 of 3 seeds)
+"""
+
+
+@pytest.fixture
+def guide(lab):
+    """The lab with a project whose only fault looks like two things."""
+    folder = lab.ROOT / "p93_three"
+    folder.mkdir()
+    for name, text in (("__init__", ""), ("break_it", SABOTAGED), ("build", "x = 2\ny = 2\n")):
+        (folder / f"{name}.py").write_text(text, encoding="utf-8")
+    lab.PROJECTS.append("p93_three")
+    return lab
+
+
+def kept(lab, output):
+    (sabotage,) = lab.sabotages()["p93_three"]
+    file = lab.Runner(lab.ROOT / "out").file(lab.Item("p93_three", "break_it", "halved"))
+    edit = lab.symptoms.diff("p93_three", sabotage)
+    lab.write(file, json.dumps({"output": output.format(diff=edit)}))
+
+
+def test_the_field_guide_needs_no_numbers(guide):
+    text = guide.symptoms_page(guide.ROOT / "out")
+    assert text.count("not run yet: `python -m p93_three.break_it halved`") == 2
+    assert "| `halved` (p93_three) | `x = 2 -> x = 1` |" in text
+    assert r"| a \| b of `x` | `test_x` |" in text
+    assert "| wrong labels | `halved` (p93) |" in text
+    assert "loss does not go down" in text and "NaN in the first" not in text
+
+
+def test_the_field_guide_shows_what_was_measured_of_todays_edit(guide):
+    kept(guide, PRINTED)
+    text = guide.symptoms_page(guide.ROOT / "out")
+    assert text.count("| val loss 2 ±0.1 → nan; sample `cd` |") == 2
+    kept(guide, "--- another edit\n" + PRINTED)
+    assert "not run yet" in guide.symptoms_page(guide.ROOT / "out")
+    kept(guide, "{diff}\n\nbroken error: RuntimeError: shapes\n")
+    assert "| `RuntimeError: shapes` |" in guide.symptoms_page(guide.ROOT / "out")
+
+
+def test_without_a_result_the_field_guide_says_what_the_chapter_does(guide):
+    (guide.ROOT / "p93_three/NOTES.md").write_text(
+        "| variant | line changed | loss | verdict |\n|---|---|---|---|\n"
+        "| `halved` | `a \\| b` | 2.5 | as predicted |\n",
+        encoding="utf-8",
+    )
+    text = guide.symptoms_page(guide.ROOT / "out")
+    assert text.count("| loss 2.5 (from [the chapter](p93_three/NOTES.md)) |") == 2
+
+
+def test_the_page_ends_in_the_field_guide(guide):
+    items = guide.all_items()
+    page = Page(guide.page(items, {}))
+    assert "not run yet" in page.sections["symptom-3"] and "halved" in page.sections["faults"]
+    assert "#symptoms" in page.links and all(link[1:] in page.ids for link in page.links)
+    assert len(page.ids) == len(set(page.ids))
+
+
+def real_sabotages():
+    from p01_autograd.lab import symptoms
+    from test_sabotage_is_caught import ALL, SABOTAGES
+
+    return symptoms, ALL, SABOTAGES
+
+
+def test_every_sabotage_is_in_the_field_guide():
+    symptoms, every, _ = real_sabotages()
+    known = {name for classes in symptoms.FAULTS.values() for name in classes}
+    for project, sabotage in every:
+        where = f"{project}.break_it: {sabotage.name}"
+        assert sabotage.looks_like and set(sabotage.looks_like) <= set(symptoms.SYMPTOMS), where
+        assert sabotage.fault in known, f"{where} has no class of fault"
+        assert sabotage.tell, f"{where} does not say how to tell it from its neighbours"
+    used = {key for _, sabotage in every for key in sabotage.looks_like}
+    assert used == set(symptoms.SYMPTOMS), "a symptom without a sabotage"
+
+
+def test_every_class_of_fault_has_a_sabotage_or_a_reason():
+    symptoms, every, _ = real_sabotages()
+    there = {sabotage.fault for _, sabotage in every}
+    for dimension, classes in symptoms.FAULTS.items():
+        for name, left_out in classes.items():
+            assert (name in there) != bool(left_out), f"{dimension}: {name}"
+
+
+def test_the_findings_that_the_field_guide_names_exist():
+    symptoms, every, _ = real_sabotages()
+    found = {
+        tool: (SCRIPT.parents[1] / path).read_text(encoding="utf-8")
+        for tool, path in (("doctor", "p06_training/doctor.py"), ("checkup", "p05_gpt/checkup.py"))
+    }
+    for _, sabotage in every:
+        if sabotage.named_by:
+            tool, _, name = sabotage.named_by.partition(": ")
+            assert f'"{name}"' in found[tool], f"{sabotage.name}: {sabotage.named_by}"
+
+
+def test_the_numbers_that_the_field_guide_shows_are_measured():
+    import dataclasses
+    import importlib
+
+    _, _, listed = real_sabotages()
+    for project, sabotages in listed.items():
+        numbers = importlib.import_module(f"{project}.break_it").Numbers
+        names = {field.name for field in dataclasses.fields(numbers)}
+        for sabotage in sabotages:
+            assert set(sabotage.shows) <= names, f"{project}: {sabotage.name}"
+
+
+def test_the_field_guide_that_is_kept_has_every_row_of_today():
+    symptoms, _, listed = real_sabotages()
+    root = SCRIPT.parents[1]
+    text = (root / "SYMPTOMS.md").read_text(encoding="utf-8")
+    again = "SYMPTOMS.md is not of today: python scripts/report.py --symptoms"
+    for symptom, rows in symptoms.seen(listed, lambda project, sabotage: "").items():
+        section = text.partition(f"\n## {symptom.heading}\n")[2].partition("\n## ")[0]
+        assert symptom.text in section, again
+        for name, line, _, tell, by in rows:
+            assert all(symptoms.escaped(cell) in section for cell in (name, line, tell, by)), again
+    assert symptoms.table(symptoms.CLASSES_HEAD, symptoms.classes(listed)) in text, again
+    anchors = {symptoms.anchor(h) for h in re.findall(r"^## (.+)$", text, re.M)}
+    for link in re.findall(r"\]\(([^)]+)\)", text):
+        assert link[1:] in anchors if link[0] == "#" else (root / link).is_file(), link
