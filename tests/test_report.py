@@ -245,7 +245,7 @@ def kept(lab, output):
 def test_the_field_guide_needs_no_numbers(guide):
     text = guide.symptoms_page(guide.ROOT / "out")
     assert text.count("not run yet: `python -m p93_three.break_it halved`") == 2
-    assert "| `halved` (p93_three) | `x = 2 -> x = 1` |" in text
+    assert "| `halved` (p93_three) | `= 2 -> = 1` |" in text
     assert r"| a \| b of `x` | `test_x` |" in text
     assert "| wrong labels | `halved` (p93) |" in text
     assert "loss does not go down" in text and "NaN in the first" not in text
@@ -280,8 +280,9 @@ def test_the_page_ends_in_the_field_guide(guide):
 
 
 def real_sabotages():
-    from p01_autograd.lab import symptoms
     from test_sabotage_is_caught import ALL, SABOTAGES
+
+    from p01_autograd.lab import symptoms
 
     return symptoms, ALL, SABOTAGES
 
@@ -307,7 +308,7 @@ def test_every_class_of_fault_has_a_sabotage_or_a_reason():
 
 
 def test_the_findings_that_the_field_guide_names_exist():
-    symptoms, every, _ = real_sabotages()
+    _, every, _ = real_sabotages()
     found = {
         tool: (SCRIPT.parents[1] / path).read_text(encoding="utf-8")
         for tool, path in (("doctor", "p06_training/doctor.py"), ("checkup", "p05_gpt/checkup.py"))
