@@ -621,7 +621,7 @@ SABOTAGES = [
         shows=("val_loss", "text_loss", "sample"),
         fault="wrong indexing",
         tell="The loss of the prompt is good. At temperature 0 the same token comes again and "
-        "again, until the window moves.",
+        "again, until the prompt has left the window.",
     ),
     Sabotage(
         name="always_the_likeliest",

@@ -71,7 +71,7 @@ def test_a_sabotage_changes_the_run_from_where_its_line_matters(name):
     whole, broken = (
         [row["train_loss"] for row in run.rows] for run in (healthy(), experiment(module(name)))
     )
-    apart = next(i for i in range(len(whole)) if whole[i] != broken[i])
+    apart = next((i for i in range(len(whole)) if whole[i] != broken[i]), None)
     first = {
         "no_warmup": 1,  # the first update is a larger one
         "constant_rate": 6,  # the cosine leaves max_lr after the first step on it
@@ -79,7 +79,11 @@ def test_a_sabotage_changes_the_run_from_where_its_line_matters(name):
         "batches_from_the_start": break_it.RESUMED,
         "no_zero_grad": 2,  # a second gradient on top of the first
         "leak": 0,
+        "validated_on_training_text": None,  # the training is the same
+        "written_in_place": None,
     }
+    if name not in first:
+        assert apart is not None
     assert apart == first.get(name, apart)
     if name == "no_clipping":
         assert apart <= break_it.POISONED + 1
