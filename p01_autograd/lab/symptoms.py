@@ -341,7 +341,7 @@ def measured(project: str, sabotage: Sabotage, output: str) -> str:
             sides = [re.sub(r"\b(nan|-?inf)( \1)+", r"\1", side) for side in row.groups()]
             cells.append(f"{words} {' → '.join(sides)}")
         elif text:
-            cells.append(f"{words} {code(textwrap.shorten(text[1], 30, placeholder=' ...'))}")
+            cells.append(f"{words} {code(text[1].replace('`', ' ')[:30].strip())}")
     return "; ".join(cells)
 
 
