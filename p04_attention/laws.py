@@ -16,6 +16,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+MOVED = 1e-4  # relative change above which an output has moved
 SUM_OFF = 1e-2  # how far from 1 the weights of a mixture may sum
 SAME_LENGTH = 1e-2  # relative spread of lengths below which vectors have been normalised
 
