@@ -369,7 +369,6 @@ def draw_recipe(runs):
 # finetune
 
 BASE: tuple[str, ...] = ()  # more flags of the first run, its text and sizes among them
-FINETUNE_LR = 2e-3  # a quarter of what a run from scratch takes
 
 
 def python_reference(n: int = 100_000) -> str:
@@ -399,7 +398,7 @@ def finetune(args):
             text.write_text(python_reference(), encoding="utf-8")
             same = ["--seed", str(seed), "--eval-every", "100000"]
             other = [*same, "--data", str(text), "--steps", steps]
-            tuned = ["--init-from", str(base), "--max-lr", str(FINETUNE_LR)]
+            tuned = ["--init-from", str(base)]
             sizes = [flag for flag in BASE if not flag.startswith("--data")]
             found.append(
                 (
@@ -427,7 +426,7 @@ def main(argv: list[str] | None = None) -> int:
         ("--steps", at_least(1), 40, "scaling: steps of a run"),
         ("--seeds", at_least(1), 3, "recipe, finetune: runs"),
         ("--seed", at_least(0), 1, "recipe, finetune: the first seed"),
-        ("--base-steps", at_least(1), 400, "finetune: steps on the first text"),
+        ("--base-steps", at_least(1), 300, "finetune: steps on the first text"),
         ("--tune-steps", at_least(1), 100, "finetune: steps on the second"),
     )
     return measure("p06_training", __doc__, PARTS, QUICK, options=options, argv=argv)
