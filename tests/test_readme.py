@@ -17,7 +17,11 @@ import pytest
 from p01_autograd.lab.cli import Parser
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [path for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md") if path.exists()]
+PAGES = [
+    path
+    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SYMPTOMS.md")
+    if path.exists()
+]
 PAGES += sorted([*ROOT.glob("p0*/*.md"), *ROOT.glob("data/README.md")])
 PROJECTS = sorted(path.parent.name for path in ROOT.glob("p0*/__init__.py"))
 STANDS_FOR = re.compile(r"pXX|\.\.\.|[\[<]|\b(NAME|PART|PROJECT|FILE|DIR|RUN_DIR|TEXT)\b")
