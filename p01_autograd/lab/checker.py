@@ -3,6 +3,7 @@
     pytest p04_attention                                  checks p04_attention/build.py
     pytest p04_attention --build my/p04_attention.py      checks your own file instead
     pytest p04_attention --step 3                         only the checks of the chapter's step 3
+    pytest p04_attention --build FILE --homework 2        the second homework, if the file has it
 
 The tests in a project's test_build.py take the module under test as `build`. The mark `step(3)`
 says to which step of the chapter one belongs, and `checks("softmax")` which public name it is
@@ -60,6 +61,8 @@ class Checker:
     quiet: bool = False  # somebody else tells
     no_limit: threading.Event | None = None  # ends the limit of the check that is under way
     hung: dict[str, int] = field(default_factory=dict)  # public name -> how many checks
+    homework: bool = False
+    skipped: list[str] = field(default_factory=list)  # what the file does not have yet
 
     def file(self, project: str) -> str:
         return self.given or f"{project}/build.py"
@@ -84,12 +87,17 @@ def pytest_addoption(parser):
     group.addoption(
         "--step", type=int, metavar="N", help="only the checks of this step of the chapter"
     )
+    group.addoption(
+        "--homework", type=int, metavar="N", help="only the check of this homework of the chapter"
+    )
 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "checks(name, ...): the public names that a test is about")
     config.addinivalue_line("markers", "step(number): the step of the chapter that it belongs to")
+    config.addinivalue_line("markers", "homework(number): the homework that it checks")
     checker = config.stash[CHECKER] = Checker(selected_projects(config), config.option.build)
+    checker.homework = config.option.homework is not None
     if checker.given is None:
         for project in checker.projects:
             import_in_place(project, checker, config.option.limit)
@@ -108,7 +116,8 @@ def pytest_configure(config):
     except CannotLoad as error:
         raise pytest.UsageError(f"--build {error}") from None
     names = public_names(project)
-    if names and not any(hasattr(checker.module, name) for name in names):
+    own = checker.homework or any(hasattr(checker.module, name) for name in names)
+    if names and not own:
         raise pytest.UsageError(
             f"--build {checker.given} has none of the names of {project}: {', '.join(names[:8])}"
             + (", ..." if len(names) > 8 else "")
@@ -184,8 +193,10 @@ def pytest_report_header(config):
 def pytest_ignore_collect(collection_path, config):
     """The other tests of a project are about our build.py, not about the reader's."""
     checker = config.stash[CHECKER]
-    if checker.given is None and not checker.retyped:
+    if collection_path.is_dir():
         return None
+    if checker.homework or collection_path.name == "test_homework.py":
+        return True if (collection_path.name == "test_homework.py") != checker.homework else None
     for project in checker.projects if checker.given else checker.retyped:
         if ROOT / project in collection_path.parents and collection_path.name != "test_build.py":
             return True
@@ -210,7 +221,7 @@ def is_check(item) -> bool:
     """Whether this is a test of the module under test."""
     return (
         isinstance(item, pytest.Function)
-        and item.path.name == "test_build.py"
+        and item.path.name in ("test_build.py", "test_homework.py")
         and item.path.parent.parent == ROOT
     )
 
@@ -226,19 +237,30 @@ def step_of(item) -> int:
     return mark.args[0] if mark else 0
 
 
+def homework_of(item) -> int:
+    """The homework that a check belongs to; 0 for none."""
+    mark = item.get_closest_marker("homework")
+    return mark.args[0] if mark else 0
+
+
 def pytest_collection_modifyitems(config, items):
     """The checks in the order of the chapter's steps; with --step, those of one step alone."""
     checks = [item for item in items if is_check(item)]
     ordered = iter(sorted(checks, key=lambda item: (item.path, step_of(item))))
     items[:] = [next(ordered) if is_check(item) else item for item in items]
-    wanted = config.option.step
+    number = homework_of if config.option.homework is not None else step_of
+    wanted = config.option.step if number is step_of else config.option.homework
     if wanted is None:
         return
-    there = sorted({step_of(item) for item in checks})
+    there = sorted({number(item) for item in checks})
     if wanted not in there:
-        known = ", ".join(map(str, there))
-        raise pytest.UsageError(f"there is no step {wanted}; there are {known or 'none'}")
-    kept = [item for item in items if is_check(item) and step_of(item) == wanted]
+        known, one = (
+            ", ".join(map(str, there)),
+            "step" if number is step_of else "check of homework",
+        )
+        raise pytest.UsageError(f"there is no {one} {wanted}; there are {known or 'none'}")
+    kept = [item for item in checks if number(item) == wanted]
+    kept.sort(key=items.index)
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = kept
 
@@ -293,6 +315,8 @@ def pytest_runtest_makereport(item, call):
             report.longrepr = report.failure.text
     elif report.when == "call" and report.passed:
         checker.results[item.nodeid] = None
+    elif report.skipped and checker.homework:
+        checker.skipped.append(f"skipped: {report.longrepr[2].removeprefix('Skipped: ')}")
     return report
 
 
@@ -470,7 +494,8 @@ def tell(config) -> None:
     tell_failures(terminal, checker)
     tell_summary(terminal, checker)
     checker.told = True
-    if len(checker.projects) == 1 and any(checker.results.values()):
+    own = len(checker.projects) == 1 and not checker.homework
+    if own and any(checker.results.values()):
         # A hint is a courtesy: nothing that goes wrong with it may spoil the findings above it.
         with contextlib.suppress(Exception):
             name = hint.known_sabotage(checker, checker.projects[0], variant)
@@ -540,7 +565,9 @@ def tell_failures(terminal, checker: Checker) -> None:
 def tell_summary(terminal, checker: Checker) -> None:
     """How many checks of each step pass, and what to write or mend next."""
     failing = any(checker.results.values())
-    if len(checker.projects) != 1 or not (failing or checker.given):
+    for line in dict.fromkeys(checker.skipped):
+        terminal.write_line(line, yellow=True)
+    if len(checker.projects) != 1 or not (failing or checker.given) or checker.homework:
         return
     project = checker.projects[0]
     chapter = steps.steps(shipped_text(project))
