@@ -1,4 +1,6 @@
-"""The homework that can be checked: `pytest p03_bpe --build my/p03_bpe.py --homework 3`.
+"""What can be checked of the chapter's homework.
+
+    pytest p03_bpe --build my/p03_bpe.py --homework 3
 
 A check is skipped as long as the file does not have what the homework asks for.
 """

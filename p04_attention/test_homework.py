@@ -1,4 +1,6 @@
-"""The homework that can be checked: `pytest p04_attention --build my/p04_attention.py --homework 1`.
+"""What can be checked of the chapter's homework.
+
+    pytest p04_attention --build my/p04_attention.py --homework 1
 
 A check is skipped as long as the file does not have what the homework asks for.
 """

@@ -1,4 +1,6 @@
-"""The homework that can be checked: `pytest p05_gpt --build my/p05_gpt.py --homework 1`.
+"""What can be checked of the chapter's homework.
+
+    pytest p05_gpt --build my/p05_gpt.py --homework 1
 
 A check is skipped as long as the file does not have what the homework asks for.
 """
@@ -27,8 +29,8 @@ def test_a_tied_model_starts_at_ln_v(build, vocab, n_embd):
     with torch.no_grad():
         first = build.loss(model(idx[:, :-1]), idx[:, 1:]).item()
     assert abs(first - math.log(vocab)) < 0.3, (
-        f"the first loss on random tokens is {first:.2f}, ln {vocab} is {math.log(vocab):.2f}: as a "
-        f"head the matrix has to begin small, about 1 / sqrt(n_embd) or below"
+        f"the first loss on random tokens is {first:.2f}, ln {vocab} is {math.log(vocab):.2f}: as "
+        "a head the matrix has to begin small, about 1 / sqrt(n_embd) or below"
     )
 
 
@@ -83,6 +85,6 @@ def test_a_rotation_can_start_later(build):
     later = rotate(x[:, :, 3:].clone(), 3)
     off = (later - got[:, :, 3:]).abs().max().item()
     assert off < 1e-4, (
-        f"rotate(x[:, :, 3:], 3) should be rotate(x)[:, :, 3:], as a cache needs it; they differ by "
-        f"up to {off:.2g}"
+        f"rotate(x[:, :, 3:], 3) should be rotate(x)[:, :, 3:], as a cache needs it; they differ "
+        f"by up to {off:.2g}"
     )

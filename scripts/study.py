@@ -39,7 +39,8 @@ from p01_autograd.lab.cli import Parser, UsageError, print_anything  # noqa: E40
 from p01_autograd.lab.steps import PROJECTS, shipped_text  # noqa: E402
 
 POLL = 0.05  # seconds between two looks at the file and the keys
-LIMIT = 10  # seconds that one check may take before it is stopped and told
+LIMIT = 5  # seconds that one check may take before it is stopped and told
+WAIT = 0.7  # seconds after which the screen says that a check is under way
 GIVE_UP = 60  # seconds after which a process that does not answer is killed
 
 
@@ -91,6 +92,11 @@ def check(project: str, file: str, step: int | None) -> Result:
         def pytest_collection_finish(self, session):
             session.config.stash[CHECKER].quiet = True
 
+        @pytest.hookimpl(trylast=True)
+        def pytest_runtest_logreport(self, report):
+            if getattr(report, "failure", None) and report.failure.hung:
+                raise pytest.exit.Exception("a loop without end: the first one says it")
+
         def pytest_sessionfinish(self, session):
             checker = session.config.stash[CHECKER]
             for item in checker.items:
@@ -111,7 +117,8 @@ def check(project: str, file: str, step: int | None) -> Result:
         pytest.main(arguments, plugins=[Collect()])
     if not result.counts:
         text = errors.getvalue().strip() or "no check was run"
-        result.error = text.removeprefix("ERROR: ").removeprefix("--build ")
+        text = text.removeprefix("ERROR: ").removeprefix("--build ")
+        result.error = text.removeprefix(f"{file} cannot be used: ")
     result.seconds = time.perf_counter() - start
     return result
 
@@ -152,8 +159,14 @@ class Runner:
         if self.started or self.process is None:
             self.stop()
             self.prepare()
-        self.connection.send((self.project, str(file), step))
+        with contextlib.suppress(OSError):  # it ended already; `result` says so
+            self.connection.send((self.project, str(file), step))
         self.started = time.monotonic()
+
+    @property
+    def waited(self) -> float:
+        """For how many seconds a check has been under way."""
+        return time.monotonic() - self.started if self.started else 0.0
 
     def result(self) -> Result | None:
         """The result once it is there; an error if the process died or does not answer."""
@@ -356,6 +369,7 @@ class Study:
         self.number = 0  # not known yet
         self.notice: list[tuple[str, str]] = []  # what happened since the last save
         self.hints_shown = 0
+        self.seen: Watched | None = None  # the save that was noticed last
         if not self.file.exists():
             blank.write(self.file, steps.only(self.blank, self.chapter[0].number))
             self.begun[project] = self.file
@@ -393,7 +407,8 @@ class Study:
         self.screen.write()
         step = self.step
         self.screen.write(f"{self.file.as_posix()}, step {step.number}. {step.title}", "bold")
-        sentence = sentence_of(self.project, step.number)
+        sentence = sentence_of(self.project, step.number).removeprefix(step.title)
+        sentence = sentence.removeprefix(":").strip()
         if sentence:
             self.screen.write(sentence)
         self.screen.write()
@@ -444,17 +459,17 @@ class Study:
 
     def run(self) -> int:
         """Watch the file until q."""
+        self.screen.write(f"checking {self.file.as_posix()} ...")
         runner = Runner(self.project)
         others = [project for project in self.begun if project != self.project]
         job, queue, background = None, [None], None
-        seen = Watched.look(self.file)
-        self.screen.write(f"checking {self.file.as_posix()} ...")
+        self.seen, told = Watched.look(self.file), True
         try:
             with Keys() as keys:
                 while True:
                     now = Watched.look(self.file)
-                    if now is not None and now != seen:
-                        seen, queue, self.notice = now, [self.number or None], []
+                    if now is not None and now != self.seen:
+                        self.seen, queue, self.notice = now, [self.number or None], []
                         runner.stop()
                         job = None
                         if not runner.forks:
@@ -462,10 +477,13 @@ class Study:
                     if job is None and queue:
                         job = (queue.pop(0),)
                         runner.start(self.file, job[0])
+                        told = False
+                    if job is not None and not told and runner.waited > WAIT:
+                        told = True
+                        self.screen.write("checking ...", "faint")
                     if job is not None and (result := runner.result()) is not None:
                         number, job = job[0], None
                         queue += self.after(number, result)
-                        seen = Watched.look(self.file) or seen
                     if job is None and not queue and background is None and others:
                         project = others.pop(0)
                         background = project, Runner(project)
@@ -479,7 +497,6 @@ class Study:
                         return 0
                     if key:
                         queue += self.pressed(key, keys)
-                        seen = Watched.look(self.file) or seen
         except KeyboardInterrupt:
             return 130
         finally:
@@ -538,6 +555,7 @@ class Study:
 
     def add_stubs(self) -> bool:
         """Add what the file lacks of the steps up to this one; whether there was anything."""
+        before = Watched.look(self.file)
         try:
             mine = more = self.file.read_text(encoding="utf-8")
             for step in self.chapter:
@@ -545,9 +563,11 @@ class Study:
                     more = steps.with_step(more, self.blank, step.number)
         except (SyntaxError, OSError, UnicodeDecodeError):
             return False
-        if more != mine:
-            blank.write(self.file, more, "w")
-        return more != mine
+        if more == mine or Watched.look(self.file) != before:  # saved meanwhile: that comes first
+            return False
+        blank.write(self.file, more, "w")
+        self.seen = Watched.look(self.file)
+        return True
 
     def pressed(self, key: str, keys: Keys) -> list:
         """Do what a key asks for; returns the checks to run next."""

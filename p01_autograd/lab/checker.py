@@ -254,11 +254,12 @@ def pytest_collection_modifyitems(config, items):
         return
     there = sorted({number(item) for item in checks})
     if wanted not in there:
-        known, one = (
-            ", ".join(map(str, there)),
-            "step" if number is step_of else "check of homework",
-        )
-        raise pytest.UsageError(f"there is no {one} {wanted}; there are {known or 'none'}")
+        known = ", ".join(map(str, there)) or "none"
+        if number is homework_of:
+            raise pytest.UsageError(
+                f"homework {wanted} has no check, NOTES.md may have its answer; checks: {known}"
+            )
+        raise pytest.UsageError(f"there is no step {wanted}; there are {known}")
     kept = [item for item in checks if number(item) == wanted]
     kept.sort(key=items.index)
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
@@ -565,6 +566,8 @@ def tell_failures(terminal, checker: Checker) -> None:
 def tell_summary(terminal, checker: Checker) -> None:
     """How many checks of each step pass, and what to write or mend next."""
     failing = any(checker.results.values())
+    if checker.skipped:
+        terminal.write_line("")
     for line in dict.fromkeys(checker.skipped):
         terminal.write_line(line, yellow=True)
     if len(checker.projects) != 1 or not (failing or checker.given) or checker.homework:
