@@ -369,6 +369,7 @@ class Study:
         self.number = 0  # not known yet
         self.notice: list[tuple[str, str]] = []  # what happened since the last save
         self.hints_shown = 0
+        self.visiting = False  # a step that n or p went to, until the next save
         self.seen: Watched | None = None  # the save that was noticed last
         if not self.file.exists():
             blank.write(self.file, steps.only(self.blank, self.chapter[0].number))
@@ -470,6 +471,7 @@ class Study:
                     now = Watched.look(self.file)
                     if now is not None and now != self.seen:
                         self.seen, queue, self.notice = now, [self.number or None], []
+                        self.visiting = False
                         runner.stop()
                         job = None
                         if not runner.forks:
@@ -508,7 +510,7 @@ class Study:
     def after(self, number: int | None, result: Result) -> list:
         """Show a result and go on to where it leads; returns the checks to run next."""
         if number is not None:
-            if result.passed and number == self.number:
+            if result.passed and number == self.number and not self.visiting:
                 return [None]  # all of them, to see where to go on
             self.head()
             self.tell(result)
@@ -588,7 +590,7 @@ class Study:
             numbers = [step.number for step in self.chapter]
             at = numbers.index(self.number) + (1 if key == "n" else -1)
             self.number, self.hints_shown = numbers[max(0, min(at, len(numbers) - 1))], 0
-            self.notice = []
+            self.notice, self.visiting = [], True
             self.add_stubs()
             return [self.number]
         elif key == "a":
