@@ -250,7 +250,7 @@ def busy(repeats: int) -> None:
     spinning = {"GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "200"}
     numbers = sorted({1, max(cores // 2, 1), max(cores - 1, 1), cores})
     ways = {f"spinning, {cores} threads": spinning | {"OMP_NUM_THREADS": str(cores)}}
-    ways |= {f"asleep, {n} thread{'s' * (n > 1)}": {"OMP_NUM_THREADS": str(n)} for n in numbers}
+    ways |= {f"as here, {n} thread{'s' * (n > 1)}": {"OMP_NUM_THREADS": str(n)} for n in numbers}
     with tempfile.TemporaryDirectory() as folder:
         train = ["p05_gpt.train", "--steps", "60", "--eval-every", "60", "--overwrite"]
         commands = {
