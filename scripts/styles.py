@@ -11,9 +11,7 @@ to fail one. For a mutant that re-makes a known sabotage, the hint should name i
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import io
 import sys
 import tempfile
 import time
@@ -24,17 +22,14 @@ sys.path.insert(0, str(ROOT))
 
 import p01_autograd.lab.threads  # noqa: E402, F401  isort: skip
 
-import pytest  # noqa: E402
-from _pytest.runner import runtestprotocol  # noqa: E402
-
-from p01_autograd.lab import hint  # noqa: E402
+from p01_autograd.lab import hint, session  # noqa: E402
 from p01_autograd.lab.cli import Parser  # noqa: E402
 
 STYLES = ROOT / "tests/other_styles"
 
 
 class EveryFile:
-    """A pytest plugin: runs a project's checks on each style and each mutant, in one session."""
+    """Runs a project's checks on each style and each mutant, in one session."""
 
     def __init__(self, project: str, quick: bool, few: bool = False):
         self.project, self.quick = project, quick
@@ -54,11 +49,11 @@ class EveryFile:
             ]
         self.refused, self.survived, self.hints, self.wrong_hints = [], [], [], []
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtestloop(self, session):
-        from p01_autograd.lab.checker import CHECKER, variant
+    def run(self, checker, items) -> None:
+        """Check every file; to be called inside a session."""
+        from p01_autograd.lab.checker import is_check, variant
 
-        self.checker, self.items = session.config.stash[CHECKER], session.items
+        self.checker, self.items = checker, [item for item in items if is_check(item)]
         sabotages = []
         if not self.quick:
             sabotages = importlib.import_module(f"{self.project}.break_it").SABOTAGES
@@ -71,8 +66,6 @@ class EveryFile:
             for mutant in self.mutants:
                 if mutant.style == style:
                     self.try_mutant(mutant, source, failed, sabotages, known)
-        self.checker.results, self.checker.items = {}, []
-        return True
 
     def try_mutant(self, mutant, source, failed, sabotages, known) -> None:
         """Run the checks on a mutant and note whether it is refused and what the hint says."""
@@ -104,20 +97,16 @@ class EveryFile:
             return error
 
     def failures(self, module, first_only: bool = False) -> dict:
-        """What the checks say of a module: {check: text} of those that fail."""
+        """What the checks say of a module: {check: text} of those that fail.
+
+        `first_only` stops at the first one, and tries those that took long before last.
+        """
         if isinstance(module, Exception):
             return {self.items[0]: f"it does not load: {module}"}
-        self.checker.module, self.checker.results, texts = module, {}, {}
-        for item, following in zip(self.items, [*self.items[1:], None]):
-            runtestprotocol(item, log=False, nextitem=following)
-            found = self.checker.results.get(item.nodeid)
-            if found:
-                texts[item] = found.text
-                if first_only:
-                    item.session._setupstate.teardown_exact(None)
-                    break
-        self.checker.hung = {}
-        return texts
+        slow = self.checker.slow if first_only else ()
+        items = sorted(self.items, key=lambda item: item.nodeid in slow)
+        found = session.failures(self.checker, module, items, first_only)
+        return {item: failure.text for item, failure in found.items()}
 
 
 def hold(project: str, quick: bool, few: bool = False) -> bool:
@@ -125,34 +114,29 @@ def hold(project: str, quick: bool, few: bool = False) -> bool:
 
     `few` takes two files of a project, and two mutants of each.
     """
-    plugin, start = EveryFile(project, quick, few), time.perf_counter()
-    first = next(iter(plugin.sources))
+    files, start = EveryFile(project, quick, few), time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        plugin.folder = folder
-        arguments = ["-q", "--no-header", "--no-summary", "-p", "no:cacheprovider", "-W", "ignore"]
-        arguments += ["--limit", "20"]
-        file = str(STYLES / project / f"{first}.py")
-        with contextlib.redirect_stdout(io.StringIO()):
-            pytest.main([*arguments, str(ROOT / project), "--build", file], plugins=[plugin])
-    n, m = len(plugin.sources), len(plugin.mutants)
-    refused = {line.partition(":")[0] for line in plugin.refused}
+        files.folder = folder
+        session.in_session([ROOT / project / "test_build.py"], files.run, "--limit", "20")
+    n, m = len(files.sources), len(files.mutants)
+    refused = {line.partition(":")[0] for line in files.refused}
     print(f"\n{project}: {n - len(refused)} of {n} correct files pass, ", end="")
-    print(f"{m - len(plugin.survived)} of {m} mutants are refused", end="")
+    print(f"{m - len(files.survived)} of {m} mutants are refused", end="")
     if not quick:
-        right = sum(meant == said for _, meant, said in plugin.hints)
-        print(f", {right} of {len(plugin.hints)} known sabotages named", end="")
-        print(f", {len(plugin.wrong_hints)} hints for what is none", end="")
+        right = sum(meant == said for _, meant, said in files.hints)
+        print(f", {right} of {len(files.hints)} known sabotages named", end="")
+        print(f", {len(files.wrong_hints)} hints for what is none", end="")
     print(f" ({time.perf_counter() - start:.0f} s)")
-    for line in plugin.refused:
+    for line in files.refused:
         print(f"  refused: {line}")
-    for line in plugin.survived:
+    for line in files.survived:
         print(f"  survived: {line}")
-    for where, meant, said in plugin.hints:
+    for where, meant, said in files.hints:
         if meant != said:
             print(f"  hint: {where} looks like {meant}, said: {said or 'nothing'}")
-    for line in plugin.wrong_hints:
+    for line in files.wrong_hints:
         print(f"  hint: {line}")
-    return not plugin.refused and not plugin.survived
+    return not files.refused and not files.survived
 
 
 def main(argv: list[str] | None = None) -> int:

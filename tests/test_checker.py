@@ -1,21 +1,27 @@
 """The checker and the blank files: what a reader sees in an afternoon of typing."""
 
 import ast
+import functools
 import importlib.util
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from p01_autograd.break_it import SABOTAGES
-from p01_autograd.lab import steps
+from p01_autograd.lab import hint, steps
+from p01_autograd.lab.checker import is_check, step_of, variant
+from p01_autograd.lab.loading import run_file
 from p01_autograd.lab.sabotage import edited
+from p01_autograd.lab.session import failures, in_session
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECTS = sorted(path.parent.name for path in ROOT.glob("p[0-9][0-9]_*/build.py"))
 ENGINE = (ROOT / "p01_autograd/build.py").read_text(encoding="utf-8")
+QUICK = "not hundred_thousand and not recurse and not pytorch"  # nothing here is about the others
 
 
 def listing(project):
@@ -41,7 +47,7 @@ def check(tmp_path, monkeypatch, capsys):
         if text is not None:
             Path(file).parent.mkdir(exist_ok=True)
             Path(file).write_text(text, encoding="utf-8")
-            more += ("-k", "not hundred_thousand")  # the slowest, and none of this is about it
+            more += () if "-k" in more else ("-k", QUICK)
         capsys.readouterr()
         projects = [str(ROOT / name) for name in project.split()]
         status = pytest.main(["-p", "no:cacheprovider", *projects, "--build", file, *more])
@@ -62,7 +68,7 @@ def engine(*edits):
 
 
 def test_the_summary_of_a_file_that_is_right(check):
-    status, out, err = check("p01_autograd", str(ROOT / "p01_autograd/build.py"))
+    status, out, err = check("p01_autograd", str(ROOT / "p01_autograd/build.py"), None, "-k", QUICK)
     assert status == 0 and not err, out[-3000:]
     assert "\n3. Backward " in out and " pass\n" in out
     passed, of, total, word = next(
@@ -80,29 +86,56 @@ def test_checks_of_one_step(check):
     assert "no check was selected; the chapter's steps are --step 1, --step 2" in out
 
 
+@functools.cache
+def failures_by_step(project):
+    """{step: failures} of the checks of a step on the listing up to it, with stubs after it."""
+
+    def work(checker, items):
+        found = {}
+        with tempfile.TemporaryDirectory() as folder:
+            for step in steps.steps(listing(project)):
+                file = Path(folder, f"{project}_up_to_{step.number}.py")
+                file.write_text(steps.up_to(listing(project), step.number), encoding="utf-8")
+                checks = [item for item in items if step_of(item) == step.number]
+                assert checks, f"step {step.number} has no check"
+                found[step.number] = failures(checker, run_file(file, project), checks)
+        return found
+
+    return in_session([ROOT / project / "test_build.py"], work)
+
+
 @pytest.mark.parametrize(
     "project, step",
     [(project, step.number) for project in PROJECTS for step in steps.steps(listing(project))],
     ids=str,
 )
-def test_a_step_needs_nothing_of_a_later_one(project, step, check, tmp_path):
+def test_a_step_needs_nothing_of_a_later_one(project, step):
     """The listing up to a step, with stubs after it, passes the checks of that step."""
-    file = tmp_path / "so_far.py"
-    file.write_text(steps.up_to(listing(project), step), encoding="utf-8")
-    status, out, err = check(project, str(file), None, "--step", str(step))
-    assert status == 0, err + out[-3000:]
+    found = failures_by_step(project)[step]
+    assert not found, next(iter(found.values())).text
 
 
 @pytest.mark.parametrize("project", PROJECTS)
-def test_a_blank_file_parses_and_fails_every_check(project, check):
+def test_a_blank_file_parses_and_fails_every_check(project, tmp_path):
     text = blank.blank(listing(project), project)
     for node in ast.walk(ast.parse(text)):
         assert not (isinstance(node, ast.ImportFrom) and node.level), "a relative import in my/"
-    Path("my").mkdir()
-    Path(f"my/{project}.py").write_text(text, encoding="utf-8")
-    status, out, _ = check(project, f"my/{project}.py")
+    file = tmp_path / f"{project}.py"
+    file.write_text(text, encoding="utf-8")
+
+    def work(checker, items):
+        checks = [item for item in items if is_check(item)]
+        found = failures(checker, run_file(file, project), checks)
+        return {item.name: found[item].text if item in found else "passes" for item in checks}
+
+    for check, text in in_session([ROOT / project / "test_build.py"], work).items():
+        assert text.startswith("not written yet: "), f"{check}: {text}"
+
+
+def test_what_is_said_of_a_blank_file(check):
+    status, out, _ = check("p01_autograd", "my/x.py", blank.blank(ENGINE, "p01_autograd"))
     assert status == 1 and "Traceback" not in out
-    assert "\n0 of " in out and "; next: " in out, out[-1500:]
+    assert "\n0 of " in out and "; next: Value\n" in out, out[-1500:]
     assert "not written yet: " in out and " passed" not in out
 
 
@@ -188,9 +221,10 @@ def test_what_the_readers_code_prints_is_shown_where_it_fails(check):
 def test_a_loop_that_never_ends_is_named(check):
     text = engine(("    while stack:\n", "    while True:\n        stack.append(root)\n"))
     text = text.replace("stack.append(root)", "continue")
-    status, out, _ = check("p01_autograd", "my/p01_autograd.py", text, "--limit", "0.3")
+    some = ("--limit", "0.1", "-k", "operator or topological_order and not recurse")
+    status, out, _ = check("p01_autograd", "my/p01_autograd.py", text, *some)
     assert status == 1
-    assert "topological_order did not finish within 0.3 s: is there a loop that never ends?" in out
+    assert "topological_order did not finish within 0.1 s: is there a loop that never ends?" in out
     assert "not run: 3 checks of topological_order did not finish" in out
     assert "\n2. Sums and products             8 of 8\n" in out, "the others are checked"
 
@@ -211,14 +245,35 @@ def test_a_file_may_import_its_neighbour_and_a_module_may_be_dotted(check):
     assert status == 0 and "checking p01_autograd.build (p01_autograd)" in out
 
 
-@pytest.mark.parametrize("name", [s.name for s in SABOTAGES if s.module == "build"])
-def test_the_hint_names_the_sabotage_even_in_other_words(check, name):
+def in_other_words(name):
+    """Our engine with a sabotage in it, written in another way."""
     (sabotage,) = [sabotage for sabotage in SABOTAGES if sabotage.name == name]
     text = edited("p01_autograd", sabotage)[1]
-    reworded = ast.unparse(ast.parse(text)).replace("upstream", "from_above")
-    _, out, _ = check("p01_autograd", "my/p01_autograd.py", reworded)
-    says = f"this is what {name} looks like: python -m p01_autograd.break_it {name}"
+    return ast.unparse(ast.parse(text)).replace("upstream", "from_above")
+
+
+def test_the_hint_names_the_sabotage(check):
+    _, out, _ = check("p01_autograd", "my/p01_autograd.py", in_other_words("assigned"))
+    says = "this is what assigned looks like: python -m p01_autograd.break_it assigned"
     assert says in out.splitlines()
+
+
+def test_the_hint_knows_every_sabotage_in_other_words(tmp_path):
+    names = [sabotage.name for sabotage in SABOTAGES if sabotage.module == "build"]
+
+    def work(checker, items):
+        checker.items = checks = [item for item in items if is_check(item)]
+        said = {}
+        for name in names:
+            file = tmp_path / f"{name}.py"
+            file.write_text(in_other_words(name), encoding="utf-8")
+            found = failures(checker, run_file(file, "p01_autograd"), checks)
+            checker.results = {item.nodeid: found.get(item) for item in checks}
+            said[name] = hint.known_sabotage(checker, "p01_autograd", variant)
+        return said
+
+    said = in_session([ROOT / "p01_autograd/test_build.py"], work, "-k", QUICK)
+    assert said == {name: name for name in names}
 
 
 def test_no_hint_for_what_is_no_sabotage(check):
@@ -249,7 +304,7 @@ def clone(tmp_path):
 
 def test_typing_into_build_py(clone):
     unfinished = blank.blank(ENGINE, "p01_autograd")
-    status, out, _ = clone(unfinished, "pytest", "p01_autograd")
+    status, out, _ = clone(unfinished, "pytest", "p01_autograd", "-k", QUICK)
     assert status == 1 and "\n0 of " in out and " pass; next: Value\n" in out
     (why,) = [line for line in out.splitlines() if "only test_build.py is run" in line]
     assert "git checkout p01_autograd/build.py" in why

@@ -4,17 +4,19 @@ No command is run: each is read up to the point where its flags have been unders
 """
 
 import importlib.util
-import json
 import re
 import runpy
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from _pytest.mark import KeywordMatcher
+from _pytest.mark.expression import Expression
 
+from p01_autograd.lab.checker import step_of
 from p01_autograd.lab.cli import Parser
+from p01_autograd.lab.session import in_session
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SYMPTOMS.md")]
@@ -119,25 +121,14 @@ def names_of(module):
     return {sabotage.name for sabotage in loaded.SABOTAGES}
 
 
-SELECT = """
-import json, sys, pytest
-from _pytest.mark import KeywordMatcher
-from _pytest.mark.expression import Expression
-
-class Count:
-    def pytest_collection_finish(self, session):
-        found = []
-        for paths, words, step in json.loads(sys.argv[1]):
-            chosen = [i for i in session.items if str(i.path).startswith(tuple(paths)) or not paths]
-            marks = [(i, i.get_closest_marker("step")) for i in chosen]
-            chosen = [i for i, m in marks if step is None or m and m.args[0] == step]
-            chosen = [KeywordMatcher.from_item(i) for i in chosen]
-            expression = Expression.compile(words) if words else None
-            found.append(sum(expression.evaluate(m) if words else 1 for m in chosen))
-        print("FOUND", json.dumps(found))
-
-sys.exit(pytest.main(["--collect-only", "-q", *sys.argv[2:]], plugins=[Count()]))
-"""
+def selected(items, paths, words, step):
+    """How many of the items `pytest PATHS -k WORDS --step STEP` would run."""
+    chosen = [i for i in items if not paths or str(i.path).startswith(tuple(paths))]
+    if step is not None:
+        chosen = [item for item in chosen if step_of(item) == step]
+    if not words:
+        return len(chosen)
+    return sum(map(Expression.compile(words).evaluate, map(KeywordMatcher.from_item, chosen)))
 
 
 def test_every_pytest_line_selects_something():
@@ -154,16 +145,12 @@ def test_every_pytest_line_selects_something():
             paths = expression = ""
         number = int(step) if step.isdigit() else None
         asked.append(([str(ROOT / path) for path in paths], expression, number))
-    projects = [str(ROOT / project) for project in PROJECTS]
-    run = subprocess.run(
-        [sys.executable, "-c", SELECT, json.dumps(asked), *projects, str(ROOT / "tests")],
-        cwd=ROOT,
-        capture_output=True,
-        encoding="utf-8",
+    folders = [*(ROOT / project for project in PROJECTS), ROOT / "tests"]
+    no_doctests = ("-o", "addopts=")
+    counts = in_session(
+        folders, lambda checker, items: [selected(items, *each) for each in asked], *no_doctests
     )
-    said = re.search(r"^FOUND (.*)$", run.stdout, re.M)
-    assert said, run.stdout[-2000:] + run.stderr
-    for (page, line), count in zip(PYTEST, json.loads(said[1]), strict=True):
+    for (page, line), count in zip(PYTEST, counts, strict=True):
         assert count, f"{page}: {line} selects no test"
 
 

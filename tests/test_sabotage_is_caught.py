@@ -1,16 +1,20 @@
 """Every sabotage of every project: one small edit, caught by the test that it names.
 
 Projects are found by their break_it.py; a new one needs no change here. The tests that a project's
-sabotages name run in a pytest of their own, each on the healthy module and on every edited one.
+sabotages name run in a session of their own, on the healthy module and on the edited ones.
 """
 
 import functools
 import importlib
+import itertools
+import time
 from pathlib import Path
 
 import pytest
 
+from p01_autograd.lab import hint
 from p01_autograd.lab.sabotage import edited, sabotaged
+from p01_autograd.lab.session import failures, in_session
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECTS = sorted(path.parent.name for path in ROOT.glob("p[0-9][0-9]_*/break_it.py"))
@@ -25,52 +29,48 @@ def every(pairs):
     return pytest.mark.parametrize("project, sabotage", pairs, ids=ids)
 
 
-class OnEveryModule:
-    """A pytest plugin: the named tests alone, with `build` the healthy and each edited module."""
+class Findings:
+    """What the tests that a project's sabotages name say of its modules, run when asked for."""
 
-    def __init__(self, project):
-        self.tests = {(f"test_{s.module}", s.caught_by) for s in SABOTAGES[project]}
-        self.modules = {}  # by test file and "healthy" or the sabotage's name
-        for sabotage in SABOTAGES[project]:
-            modules = self.modules.setdefault(f"test_{sabotage.module}", {})
-            modules["healthy"] = importlib.import_module(f"{project}.{sabotage.module}")
-            modules[sabotage.name] = sabotaged(project, sabotage)
-        self.errors = {}  # by test file, test and module: {case: what it says, or ""}
+    def __init__(self, project, checker, items):
+        self.project, self.checker, self.seconds, self.said = project, checker, {}, {}
+        self.items = {}  # by test file and test
+        for item in items:
+            self.items.setdefault((item.path.stem, getattr(item, "originalname", "")), []).append(
+                item
+            )
+        self.modules = {s.name: sabotaged(project, s) for s in SABOTAGES[project]}
+        self.caught = {s.name: self.of(s, s.name) for s in SABOTAGES[project]}
+        self.healthy = {s.name: self.of(s, "") for s in SABOTAGES[project]}
+        self.alike = list(self.pairs_that_are_alike())
 
-    def pytest_generate_tests(self, metafunc):
-        file, test = metafunc.module.__name__.rpartition(".")[2], metafunc.function.__name__
-        if (file, test) in self.tests:
-            modules = self.modules[file]
-            metafunc.parametrize("build", list(modules.values()), ids=list(modules))
+    def of(self, sabotage, name):
+        """The test that a sabotage names, on the module called `name`: {case: text} if it fails."""
+        test = f"test_{sabotage.module}", sabotage.caught_by
+        if (*test, name) not in self.said:
+            module = self.modules.get(name)
+            module = module or importlib.import_module(f"{self.project}.{sabotage.module}")
+            start = time.process_time()
+            found = failures(self.checker, module, self.items.get(test, []))
+            self.seconds[test[1]] = time.process_time() - start
+            said = {item.name: hint.words(failure.text) for item, failure in found.items()}
+            self.said[*test, name] = said
+        return self.said[*test, name]
 
-    def pytest_collection_modifyitems(self, items):
-        items[:] = [i for i in items if (i.path.stem, getattr(i, "originalname", "")) in self.tests]
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_collection_finish(self, session):
-        from p01_autograd.lab.checker import CHECKER
-
-        session.config.stash[CHECKER].items = []  # nothing to sum up, and no hint to look for
-
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_makereport(self, item, call):
-        report = yield
-        if report.failed or report.when == "call":
-            given = item.callspec.params["build"]
-            (module,) = [n for n, m in self.modules[item.path.stem].items() if m is given]
-            cases = self.errors.setdefault((item.path.stem, item.originalname, module), {})
-            case = item.name.replace(module, "", 1)
-            cases[case] = report.failed and getattr(report, "failure", call.excinfo.exconly())
-        return report
+    def pairs_that_are_alike(self):
+        """Pairs of sabotages of build.py of which every test says the same; quick tests first."""
+        sabotages = [s for s in SABOTAGES[self.project] if s.module == "build"]
+        order = sorted(sabotages, key=lambda s: self.seconds[s.caught_by])
+        for one, other in itertools.combinations([s.name for s in sabotages], 2):
+            if all(self.of(s, one) == self.of(s, other) for s in order):
+                yield {one, other}
 
 
 @functools.cache
-def errors(project):
-    """What each named test says of each module: by test file, test and module's name."""
-    plugin = OnEveryModule(project)
-    files = sorted({f"{ROOT}/{project}/{file}.py" for file, _ in plugin.tests})
-    pytest.main(["-q", "--no-summary", *files], plugins=[plugin])
-    return plugin.errors
+def findings(project):
+    """The Findings of a project, in a session of their own."""
+    files = sorted({f"{ROOT}/{project}/test_{s.module}.py" for s in SABOTAGES[project]})
+    return in_session(files, lambda checker, items: Findings(project, checker, items))
 
 
 @every(ALL)
@@ -83,29 +83,17 @@ def test_it_edits_one_place_of_at_most_three_lines(project, sabotage):
 
 @every(ALL)
 def test_the_test_it_names_catches_it_and_passes_on_the_healthy_build(project, sabotage):
-    test, found = (f"test_{sabotage.module}", sabotage.caught_by), errors(project)
-    assert (*test, "healthy") in found, f"no test that takes `build` is {'.py::'.join(test)}"
-    assert not any(found[*test, "healthy"].values()), "it fails on the healthy build"
-    assert any(found[*test, sabotage.name].values()), f"{sabotage.caught_by} passes on it"
+    found = findings(project)
+    where = f"test_{sabotage.module}", sabotage.caught_by
+    tests = found.items.get(where, [])
+    takes_build = [item for item in tests if "build" in item.fixturenames]
+    assert takes_build, f"no test that takes `build` is {'.py::'.join(where)}"
+    assert not found.healthy[sabotage.name], "it fails on the healthy build"
+    assert found.caught[sabotage.name], f"{sabotage.caught_by} passes on it"
 
 
-@every([(project, sabotage) for project, sabotage in ALL if sabotage.module == "build"])
-def test_the_hint_can_tell_it_from_every_other(project, sabotage):
+@pytest.mark.parametrize("project", PROJECTS)
+def test_the_hint_can_tell_every_sabotage_from_every_other(project):
     """The hint is the sabotage that fails the same checks in the same words; no two may agree."""
-
-    def findings(name):
-        return {
-            (test, case): getattr(error, "text", error)
-            for (file, test, module), cases in errors(project).items()
-            if file == "test_build" and module == name
-            for case, error in cases.items()
-        }
-
-    same = [
-        other.name
-        for other in SABOTAGES[project]
-        if other.module == "build"
-        and other is not sabotage
-        and findings(other.name) == findings(sabotage.name)
-    ]
-    assert not same, f"no check tells {sabotage.name} from {', '.join(same)}"
+    alike = findings(project).alike
+    assert not alike, f"no check tells these from each other: {alike}"

@@ -15,6 +15,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import functools
+import gc
 import importlib
 import linecache
 import re
@@ -267,6 +268,7 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_collection_finish(session):
+    gc.freeze()  # what has been imported stays: not to be searched for garbage again and again
     session.config.stash[CHECKER].items = [item for item in session.items if is_check(item)]
 
 

@@ -11,7 +11,7 @@ import importlib
 import re
 import time
 
-from _pytest.runner import runtestprotocol
+from p01_autograd.lab.session import failures
 
 SECONDS = 15
 ENOUGH = 0.45
@@ -32,16 +32,13 @@ def known_sabotage(checker, project: str, variant) -> str:
     candidates = [s for s in sabotages if s.caught_by in failing]
     named = {s.caught_by for s in sabotages}
     items = [i for i in results if i in mine or i.function.__name__ in named]
-    deadline, kept = time.monotonic() + SECONDS, (checker.module, checker.results)
-    theirs = {}
+    deadline, theirs = time.monotonic() + SECONDS, {}
     for sabotage in candidates:
         try:
-            checker.module = variant(project, sabotage)
-            theirs[sabotage.name] = failures(checker, items, deadline)
+            found = failures(checker, variant(project, sabotage), items, deadline=deadline)
         except (TimeoutError, ValueError):
             break
-        finally:
-            checker.module, checker.results = kept
+        theirs[sabotage.name] = {item: failure.text for item, failure in found.items()}
     return best_fit(mine, theirs, {s.name: s.caught_by for s in candidates})
 
 
@@ -55,20 +52,6 @@ def best_fit(mine: dict, theirs: dict[str, dict], caught_by: dict[str, str]) -> 
     }
     best = max(fits, key=lambda name: fits[name], default="")
     return best if best and fits[best] >= ENOUGH else ""
-
-
-def failures(checker, items, deadline: float) -> dict:
-    """What the checks say of checker.module: {check: text} of those that fail."""
-    checker.results, texts = {}, {}
-    for item, following in zip(items, [*items[1:], None]):
-        if time.monotonic() > deadline:
-            item.session._setupstate.teardown_exact(None)
-            raise TimeoutError
-        runtestprotocol(item, log=False, nextitem=following)
-        found = checker.results.get(item.nodeid)
-        if found:
-            texts[item] = found.text
-    return texts
 
 
 def fit(mine: dict, theirs: dict, all_of_them: dict) -> float:
