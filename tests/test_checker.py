@@ -93,9 +93,13 @@ def failures_by_step(project):
     def work(checker, items):
         found = {}
         with tempfile.TemporaryDirectory() as folder:
-            for step in steps.steps(listing(project)):
+            chapter = steps.steps(listing(project))
+            for step in chapter:
                 file = Path(folder, f"{project}_up_to_{step.number}.py")
-                file.write_text(steps.up_to(listing(project), step.number), encoding="utf-8")
+                text = steps.up_to(listing(project), step.number)
+                later = sum(len(other.names) for other in chapter if other.number > step.number)
+                assert text.count(steps.STUB) == later
+                file.write_text(text, encoding="utf-8")
                 checks = [item for item in items if step_of(item) == step.number]
                 assert checks, f"step {step.number} has no check"
                 found[step.number] = failures(checker, run_file(file, project), checks)
