@@ -308,19 +308,21 @@ def claim_folder(out: str | None, overwrite: bool, default: str, hint: str) -> P
 def stop_signals():
     """An event that Ctrl-C or a polite kill sets, so that a step is finished before stopping.
 
-    A second signal ends the program at once. Only the main thread can wait for signals; in
+    A second signal ends the program at once, also where the signal was ignored before, as a
+    shell does for a job in the background. Only the main thread can wait for signals; in
     another one the event is never set.
     """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    ends = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.getsignal(number) for number in ends}
 
     def ask_to_stop(number, frame):
         stop.set()
         print("\nstopping after this step; once more to stop at once", file=sys.stderr)
-        signal.signal(number, before[number])
+        signal.signal(number, before[number] if callable(before[number]) else ends[number])
 
     for number in before:
         signal.signal(number, ask_to_stop)
@@ -328,7 +330,7 @@ def stop_signals():
         yield stop
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def write_atomically(path: Path, write) -> None:

@@ -333,10 +333,14 @@ def test_a_signal_finishes_the_step_and_says_how_to_go_on(text_file, tmp_path, c
 
 
 @POSIX
+@pytest.mark.parametrize(
+    "handler", [signal.default_int_handler, signal.SIG_IGN], ids=["in front", "in the background"]
+)
 def test_a_second_signal_ends_at_once_and_the_run_goes_on_exactly(
-    straight, text_file, tmp_path, capsys, monkeypatch
+    straight, text_file, tmp_path, capsys, monkeypatch, handler
 ):
-    real = build.Trainer.step
+    """A shell has a job in the background ignore Ctrl-C."""
+    real, before = build.Trainer.step, signal.signal(signal.SIGINT, handler)
 
     def interrupted_twice(trainer):
         if trainer.steps_done == 17:
@@ -344,9 +348,13 @@ def test_a_second_signal_ends_at_once_and_the_run_goes_on_exactly(
             signal.raise_signal(signal.SIGINT)
         return real(trainer)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(build.Trainer, "step", interrupted_twice)
-        assert train.main(flags(text_file, tmp_path / "run")) == 130
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(build.Trainer, "step", interrupted_twice)
+            assert train.main(flags(text_file, tmp_path / "run")) == 130
+        assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, before)
     said = capsys.readouterr().err
     assert "stopped at once" in said and f"--resume --out {tmp_path / 'run'}" in said
     assert len(rows_of(tmp_path / "run")) == 17, "the step was not finished"
