@@ -29,6 +29,7 @@ TRAINING, VALIDATION = 8_000, 800  # characters: few, so that a leak is learned 
 RESUMED, POISONED = 100, 180  # the steps before which these things happen
 WEIGHT = 100.0  # how much the damaged batch counts, where it should count 1
 SMOOTH = 20  # steps in one mean of the training loss
+SIZE = {"n_embd": 64, "n_head": 4, "n_layer": 2}
 RECIPE = {
     "steps": 300,
     "batch_size": 12,
@@ -71,7 +72,7 @@ def new_trainer(build, seed: int):
     train_ids, val_ids, vocab = corpus()
     recipe = SimpleNamespace(**RECIPE, seed=seed)
     torch.manual_seed(recipe.seed)
-    model = GPT(vocab, n_embd=64, n_head=4, n_layer=2, block_size=recipe.block_size)
+    model = GPT(vocab, **SIZE, block_size=recipe.block_size)
     init_weights(model)  # as the training command does
     return build.Trainer(model, torch.optim.AdamW(model.parameters()), train_ids, val_ids, recipe)
 

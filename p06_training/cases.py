@@ -18,7 +18,14 @@ from types import SimpleNamespace
 import torch
 from tqdm import tqdm
 
-from p01_autograd.lab.cli import Parser, at_least
+from p01_autograd.lab.cli import (
+    Parser,
+    UsageError,
+    at_least,
+    output_folder,
+    print_anything,
+    quiet_end,
+)
 from p03_bpe import CharTokenizer, RegexTokenizer
 from p03_bpe.corpus import load_corpus
 
@@ -329,11 +336,14 @@ def judge_public(folder: Path, part: slice) -> None:
     alarm is no error, and kind `excerpt` that it is a part of a run.
     """
     counts: dict[tuple, list[int]] = {}
-    with open(folder / "labels.csv", encoding="utf-8") as file:
-        labels = list(csv.DictReader(file))[part]
+    try:
+        with open(folder / "labels.csv", encoding="utf-8") as file:
+            labels = list(csv.DictReader(file))[part]
+    except OSError as error:
+        raise UsageError(f"{folder / 'labels.csv'} cannot be read ({error.strerror})") from None
     for line in labels:
         name, label = line["name"], line["label"]
-        path = next(path for path in sorted(folder.glob(f"{name}.*")))
+        path = next(iter(sorted(folder.glob(f"{name}.*"))), folder / name)
         rows = read_log(path).rows
         group = "excerpt" if line["kind"] == "excerpt" and label != "ambiguous" else "ill"
         group = label if label in ("healthy", "ambiguous") else group
@@ -374,14 +384,26 @@ def main(argv: list[str] | None = None) -> int:
     add("--public", metavar="DIR", help="judge the logs in DIR that its labels.csv names, instead")
     add("--part", choices=["all", "even", "odd"], default="all", help="which lines of labels.csv")
     args = parser.parse_args(argv)
-    if args.public:
-        part = {"all": slice(None), "even": slice(0, None, 2), "odd": slice(1, None, 2)}[args.part]
-        judge_public(Path(args.public), part)
-        return 0
-    jobs = [(case, args.first + i) for case in CASES for i in range(args.each)]
+    print_anything()
+    try:
+        if args.public:
+            every = {"all": (0, 1), "even": (0, 2), "odd": (1, 2)}[args.part]
+            judge_public(Path(args.public), slice(every[0], None, every[1]))
+        else:
+            judge_made(args.first, args.each, output_folder(args.keep))
+    except UsageError as error:
+        parser.error(str(error))
+    except BrokenPipeError:  # | head
+        quiet_end()
+    return 0
+
+
+def judge_made(first: int, each: int, folder: Path) -> None:
+    """Make and judge `each` runs of every case, and count those named right."""
+    jobs = [(case, first + i) for case in CASES for i in range(each)]
     said: dict[str, list] = {case: [] for case in CASES}
     for case, seed in tqdm(jobs, unit="run", mininterval=0.1 if sys.stderr.isatty() else 10):
-        findings = diagnose(recorded(case, seed, Path(args.keep)))
+        findings = diagnose(recorded(case, seed, folder))
         said[case].append(findings)
     right = {True: 0, False: 0}  # by whether healthy
     for case, lists in said.items():
@@ -397,7 +419,6 @@ def main(argv: list[str] | None = None) -> int:
     healthy = sum(len(lists) for case, lists in said.items() if case.startswith("healthy"))
     print(f"ill: {right[False]} of {len(jobs) - healthy} named right")
     print(f"healthy: {healthy - right[True]} of {healthy} with a false alarm")
-    return 0
 
 
 if __name__ == "__main__":

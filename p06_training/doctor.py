@@ -9,14 +9,13 @@ number of rows that are looked at. DOCTOR.md gives the reason of each rule.
 from __future__ import annotations
 
 import math
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from p01_autograd.lab.cli import Parser, UsageError, at_least, print_anything
+from p01_autograd.lab.cli import Parser, UsageError, at_least, print_anything, quiet_end
 
 from .logs import Log, as_number, read_log
 
@@ -777,23 +776,26 @@ def report(path: Path, vocab: int | None) -> int:
     log = read_log(path)
     vocab = vocab or log.vocab
     findings = diagnose(log.rows, vocab)
-    print(what_was_read(log, vocab))
+    alarms = [finding for finding in findings if not finding.note]
+    lines = [what_was_read(log, vocab)]
     for finding in findings:
         note = "note: " if finding.note else ""
-        print(f"{note}{finding.name}, from step {finding.step}: {finding.evidence}")
-        print(f"    try: {finding.advice}")
-    alarms = [finding for finding in findings if not finding.note]
+        lines.append(f"{note}{finding.name}, from step {finding.step}: {finding.evidence}")
+        lines.append(f"    try: {finding.advice}")
     if not alarms:
         few = any(finding.name == "too few rows" for finding in findings)
-        said = "no alarm, and too few rows to call it healthy" if few else "healthy"
-        print(f"{said}: {len(log.rows):,} rows, nothing found" if not few else said)
+        healthy = f"healthy: {len(log.rows):,} rows, nothing found"
+        lines.append("no alarm, and too few rows to call it healthy" if few else healthy)
     figure = path / "doctor.png" if path.is_dir() else path.with_name(f"{path.name}.doctor.png")
     try:
         draw(log.rows, findings, figure)
-        print(f"figure: {figure}")
+        lines.append(f"figure: {figure}")
     except OSError as error:  # the log of somebody else
-        print(f"no figure: cannot write to {figure.parent} ({error.strerror or error})")
-    sys.stdout.flush()
+        lines.append(f"no figure: cannot write to {figure.parent} ({error.strerror or error})")
+    try:
+        print("\n".join(lines), flush=True)
+    except BrokenPipeError:  # | head
+        quiet_end()
     return 1 if alarms else 0
 
 
@@ -813,9 +815,6 @@ def main(argv: list[str] | None = None) -> int:
         return report(Path(flags.path), flags.vocab)
     except UsageError as error:
         parser.error(str(error))
-    except BrokenPipeError:  # ... | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
 
 
 if __name__ == "__main__":

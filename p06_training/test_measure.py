@@ -130,6 +130,7 @@ def test_finetune_compares_with_the_same_steps_from_scratch(small, monkeypatch, 
     calls, main = [], train.main
     monkeypatch.setattr(train, "main", lambda argv: calls.append(argv) or main(argv))
     monkeypatch.setattr(train, "sample_text", lambda *_: "")
+    monkeypatch.setattr(run, "draw_losses", lambda *_: None)
     monkeypatch.setattr(measure, "python_reference", lambda: "def f(x):\n    return x\n" * 60)
     flags = ["--seeds", "1", "--base-steps", "3", "--tune-steps", "2"]
     assert measure.main(["finetune", *flags]) == 0

@@ -43,9 +43,10 @@ def text_file(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """One thread, as in the commands that are started, and no more than a glance at samples."""
+    """One thread, as in the commands that are started; samples and figures are stubs."""
     monkeypatch.setattr(train, "preview", lambda *_: "")
     monkeypatch.setattr(train, "sample_text", lambda *_: "a sample")
+    monkeypatch.setattr(run, "draw_losses", lambda *given: given[-1].write_bytes(b"\x89PNG"))
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -58,7 +59,7 @@ def flags(text_file, out, *more):
 
 @pytest.fixture(scope="module")
 def straight(text_file, tmp_path_factory):
-    """A run that nothing happened to."""
+    """A run that nothing happened to, with a real sample and figure."""
     out, threads = tmp_path_factory.mktemp("runs") / "straight", torch.get_num_threads()
     torch.set_num_threads(1)
     assert train.main(flags(text_file, out)) == 0
@@ -171,6 +172,7 @@ def test_a_run_writes_the_files_of_the_contract(straight):
     assert {path.name for path in (straight / "checkpoints").iterdir()} == {
         "step_0000020.pt", "step_0000025.pt", "step_0000030.pt", "best.pt",
     }  # fmt: skip
+    assert (straight / "loss.png").stat().st_size > 5000
     config = json.loads((straight / "config.json").read_text(encoding="utf-8"))
     assert config["optimizer"] == "muon" and config["max_lr"] == 8e-3 and config["clip"] == 1.0
     assert config["min_lr"] == pytest.approx(8e-5) and config["warmup_steps"] == 1
@@ -332,34 +334,51 @@ def test_a_signal_finishes_the_step_and_says_how_to_go_on(text_file, tmp_path, c
     assert (out / "checkpoints" / f"step_{done:07d}.pt").exists(), "a checkpoint of the last step"
 
 
-@POSIX
-@pytest.mark.parametrize(
-    "handler", [signal.default_int_handler, signal.SIG_IGN], ids=["in front", "in the background"]
-)
-def test_a_second_signal_ends_at_once_and_the_run_goes_on_exactly(
-    straight, text_file, tmp_path, capsys, monkeypatch, handler
-):
-    """A shell has a job in the background ignore Ctrl-C."""
-    real, before = build.Trainer.step, signal.signal(signal.SIGINT, handler)
+def interrupted_twice(patch, step):
+    """Two Ctrl-C within this step."""
+    real = build.Trainer.step
 
-    def interrupted_twice(trainer):
-        if trainer.steps_done == 17:
+    def interrupted(trainer):
+        if trainer.steps_done == step:
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
         return real(trainer)
 
-    try:
-        with monkeypatch.context() as patch:
-            patch.setattr(build.Trainer, "step", interrupted_twice)
-            assert train.main(flags(text_file, tmp_path / "run")) == 130
-        assert signal.getsignal(signal.SIGINT) is handler
-    finally:
-        signal.signal(signal.SIGINT, before)
+    patch.setattr(build.Trainer, "step", interrupted)
+
+
+@pytest.fixture
+def in_front():
+    """Ctrl-C raises KeyboardInterrupt, however this process was started."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@POSIX
+def test_a_second_signal_ends_at_once_and_the_run_goes_on_exactly(
+    straight, text_file, tmp_path, capsys, monkeypatch, in_front
+):
+    with monkeypatch.context() as patch:
+        interrupted_twice(patch, 17)
+        assert train.main(flags(text_file, tmp_path / "run")) == 130
     said = capsys.readouterr().err
     assert "stopped at once" in said and f"--resume --out {tmp_path / 'run'}" in said
     assert len(rows_of(tmp_path / "run")) == 17, "the step was not finished"
     assert train.main(["--resume", "--out", str(tmp_path / "run")]) == 0
     assert_the_same_run(tmp_path / "run", straight)
+
+
+@POSIX
+def test_a_second_signal_ends_a_job_in_the_background_too(
+    text_file, tmp_path, monkeypatch, in_front
+):
+    """A shell has such a job ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    interrupted_twice(monkeypatch, 2)
+    assert train.main(flags(text_file, tmp_path / "run")) == 130
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN, "as it was before"
+    assert len(rows_of(tmp_path / "run")) == 2
 
 
 def test_a_finished_run_can_be_resumed_and_stays_as_it_is(straight, tmp_path):
@@ -439,10 +458,7 @@ def test_a_full_disk_ends_the_run_with_one_line_and_keeps_the_last_checkpoint(
     out = tmp_path / "run"
     full = (straight / "checkpoints" / "step_0000020.pt").stat().st_size - 4000
     assert full > (straight / "model.pt").stat().st_size
-    assert train.main(flags(text_file, tmp_path / "first")) == 0
     first = cut_back(straight, out)
-    shutil.rmtree(tmp_path / "first")
-    capsys.readouterr()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (full, hard))
     try:
@@ -521,6 +537,44 @@ def test_resume_without_a_run_or_with_overwrite(straight, tmp_path, capsys):
     assert "config.json" in refusal(["--resume", "--out", str(tmp_path)], capsys)
 
 
+BAD_SETTINGS = [
+    ({"n_embd": "16"}, "n_embd is '16'"),
+    ({"n_head": 3}, "--n-head 3"),
+    ({"steps": None}, "steps is None"),
+    ({"steps": 0}, "--steps"),
+    ({"data": 5}, "data is 5"),
+    ({"dtype": "float8"}, "--dtype"),
+    ({"device": "abacus"}, "abacus"),
+    ({"corpus_sha256": ...}, "corpus_sha256"),
+    ({"clip": ...}, "clip"),
+]
+
+
+@pytest.mark.parametrize("changed, part", BAD_SETTINGS, ids=[str(c) for c, _ in BAD_SETTINGS])
+def test_a_config_that_was_changed_by_hand_is_refused(straight, tmp_path, capsys, changed, part):
+    cut_back(straight, tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    config = json.loads(path.read_text("utf-8")) | changed
+    path.write_text(json.dumps({k: v for k, v in config.items() if v is not ...}), "utf-8")
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    assert part in refusal(["--resume", "--out", str(tmp_path / "run")], capsys)
+    assert before == (tmp_path / "run" / "metrics.jsonl").read_bytes()
+
+
+def test_a_run_whose_best_weights_are_gone_says_so(straight, tmp_path, capsys):
+    shutil.copytree(straight, tmp_path / "run")
+    weights = tmp_path / "run" / "model.pt"
+    for damage, word in (
+        (lambda: weights.write_bytes(b"junk"), "damaged"),
+        (weights.unlink, "miss"),
+    ):
+        damage()
+        with pytest.raises(SystemExit):
+            train.main(["--resume", "--out", str(tmp_path / "run")])
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert f"{weights}, the best weights so far, is {word}" in last
+
+
 BAD_FLAGS = [
     (["--n-embd", "10", "--n-head", "3"], "--n-head"),
     (["--steps", "0"], "--steps"),
@@ -558,10 +612,12 @@ def test_a_loss_that_is_not_a_number_is_said(text_file, tmp_path, capsys):
 
 @POSIX
 def test_a_reader_that_leaves_does_not_stop_the_run(text_file, tmp_path, monkeypatch):
+    """2>&1 | head -1"""
     read, write = os.pipe()
     os.close(read)
-    with open(write, "w", encoding="utf-8") as closed:
-        monkeypatch.setattr(sys, "stdout", closed)
+    with open(write, "w", encoding="utf-8") as out, open(os.dup(write), "w", encoding="utf-8") as e:
+        monkeypatch.setattr(sys, "stdout", out)
+        monkeypatch.setattr(sys, "stderr", e)
         assert train.main(flags(text_file, tmp_path / "run")) == 0
         monkeypatch.undo()
     assert len(rows_of(tmp_path / "run")) == 30 and (tmp_path / "run" / "sample.txt").exists()
@@ -690,6 +746,7 @@ BAD_STARTS = [
     (["--tokenizer", "bpe"], "--tokenizer bpe (it has char)"),
     (["--preset", "long"], "--n-embd 192"),
     (["--init-from", "/no/such/run"], "no run folder"),
+    (["--init-from", ""], "no config.json"),
 ]
 
 
@@ -710,6 +767,11 @@ def test_a_start_that_cannot_be_is_refused(straight, text_file, tmp_path, capsys
     (tmp_path / "cut" / "model.pt").write_bytes(b"junk")
     said = refusal(from_run(tmp_path / "cut", text_file, tmp_path / "run"), capsys)
     assert "model.pt" in said and "damaged" in said
+    weights = torch.load(straight / "model.pt", weights_only=True)
+    weights["ln_f.bias"][3] = float("nan")
+    torch.save(weights, tmp_path / "cut" / "model.pt")
+    said = refusal(from_run(tmp_path / "cut", text_file, tmp_path / "run"), capsys)
+    assert "not finite" in said and not (tmp_path / "run").exists()
 
 
 def test_bfloat16_gives_nearly_the_same_losses(straight, text_file, tmp_path):

@@ -10,7 +10,9 @@ batch:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
+import errno
 import io
 import json
 import math
@@ -177,14 +179,13 @@ def open_run(args, given: dict, processes: int) -> dict:
     config = tokenizer = weights = None
     if args.resume:
         args, config = settings_of(folder, given)
-        if args.init_from:
+        if args.init_from is not None:
             tokenizer = tokenizer_of(folder, args.tokenizer)
-    elif args.init_from:
+    elif args.init_from is not None:
         args, tokenizer, weights = other_run(args, given)
+    check(args, processes)
     device = run.pick_device(args.device)
     run.check_dtype(args.dtype, device)
-    if config is None:
-        check(args, processes)
     tokenizer, train_ids, val_ids, tokens_per_char, digest = run.load_data(args, tokenizer)
     fresh = run.config_of(args, tokenizer, device, digest)
     del fresh["resume"]
@@ -230,6 +231,10 @@ def other_run(args, given: dict) -> tuple[argparse.Namespace, object, dict]:
         raise UsageError(
             f"the run in {source} has another size or tokenizer: {', '.join(other)}; leave these "
             "out, its own are taken"
+        )
+    if not all(tensor.isfinite().all() for tensor in model.state_dict().values()):
+        raise UsageError(
+            f"the weights in {source} are not finite: the run was lost; choose another"
         )
     sizes = {key: config[key] for key in SIZES if key in config}
     args = argparse.Namespace(**vars(args) | sizes)
@@ -304,6 +309,9 @@ def settings_of(folder: Path, given: dict) -> tuple[argparse.Namespace, dict]:
     try:
         config = json.loads((folder / "config.json").read_bytes().decode("utf-8"))
         flags = {key: config[key] for key in vars(parse_flags([])[1]) if key not in WHERE}
+        for key in ("corpus_sha256", "threads", "torch_version"):
+            config[key]
+        check_settings(flags)
     except FileNotFoundError:
         raise UsageError(f"there is no run in {folder} to go on with; leave --resume out") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -330,6 +338,24 @@ def settings_of(folder: Path, given: dict) -> tuple[argparse.Namespace, dict]:
         )
     flags |= {key: value for key, value in given.items() if key in MAY_DIFFER}
     return argparse.Namespace(**flags, out=str(folder), overwrite=False, resume=True), config
+
+
+def check_settings(settings: dict) -> None:
+    """Raise ValueError for a value in config.json that the command line would not take."""
+    argv = []
+    for key, value in settings.items():
+        if value is not None:
+            values = value if isinstance(value, list) else [value]
+            argv += [f"--{key.replace('_', '-')}", *map(str, values)]
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            taken = vars(parse_flags(argv)[1])
+    except SystemExit:
+        raise ValueError(said.getvalue().strip().split(": ", 1)[-1]) from None
+    for key, value in settings.items():
+        if taken[key] != value:
+            raise ValueError(f"{key} is {value!r}")
 
 
 WHERE = {"out", "overwrite", "resume"}  # flags that are not part of a run
@@ -421,7 +447,7 @@ def train(args, given: dict, rank: int, processes: int) -> int:
     trainer = Trainer(model, build_optimizer(model, config), train_ids, some_ids, config)
     job["whole"] = None if some_ids is val_ids else val_ids
     if args.resume:
-        note, state = from_rank_0(lambda: go_on(trainer, job, processes), rank, processes)
+        note, state = from_rank_0(lambda: go_on(trainer, job), rank, processes)
         if rank > 0:
             trainer.load_state(state)
     elif rank == 0:
@@ -447,10 +473,9 @@ def train(args, given: dict, rank: int, processes: int) -> int:
     return finish(trainer, job, bigram)
 
 
-def go_on(trainer: Trainer, job: dict, processes: int) -> tuple[str, dict]:
+def go_on(trainer: Trainer, job: dict) -> tuple[str, dict]:
     """Load the newest good checkpoint and cut metrics.jsonl to it; a note and the state."""
     folder = job["folder"]
-    check(trainer.recipe, processes)
     try:
         path, complaints = trainer.resume(folder / "checkpoints")
     except CheckpointError as error:
@@ -560,14 +585,24 @@ def last_validation(row: dict, trainer: Trainer, job: dict, better: bool) -> boo
     if better or not math.isfinite(trainer.best_loss):
         return better
     last = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    model.load_state_dict(best_weights(job["folder"], trainer.recipe.device))
+    load_best(model, job["folder"], trainer.recipe.device)
     best_loss = validation_loss(model, whole, block_size)
     model.load_state_dict(last)
     return row["val_loss"] < best_loss
 
 
-def best_weights(folder: Path, device: str) -> dict:
-    return torch.load(folder / "model.pt", map_location=device, weights_only=True)
+def load_best(model: GPT, folder: Path, device: str) -> None:
+    """Put the weights of model.pt into the model."""
+    try:
+        model.load_state_dict(
+            torch.load(folder / "model.pt", map_location=device, weights_only=True)
+        )
+    except Exception as error:  # whatever torch raises for a damaged file
+        reason = "missing" if isinstance(error, FileNotFoundError) else "damaged"
+        raise UsageError(
+            f"{folder / 'model.pt'}, the best weights so far, is {reason}; train again with "
+            "another --out"
+        ) from None
 
 
 def tell(row: dict, trainer: Trainer, bar, job: dict) -> None:
@@ -617,7 +652,7 @@ def finish(trainer: Trainer, job: dict, bigram: float) -> int:
         return 1
     best = min((row for row in trainer.metrics if "val_loss" in row), key=lambda r: r["val_loss"])
     last = trainer.metrics[-1]
-    trainer.model.load_state_dict(best_weights(folder, config.device))
+    load_best(trainer.model, folder, config.device)
     if job["whole"] is not None:
         loss = validation_loss(trainer.model, job["whole"], config.block_size)
         best = {"step": load_checkpoint(folder / "checkpoints" / "best.pt")["steps_done"]}
@@ -642,9 +677,39 @@ def finish(trainer: Trainer, job: dict, bigram: float) -> int:
     return 0
 
 
+class UntilUnread:
+    """A stream that goes silent when nobody reads it any more (2>&1 | head)."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        self.try_to(self.stream.write, text)
+        return len(text)
+
+    def flush(self) -> None:
+        self.try_to(self.stream.flush)
+
+    def try_to(self, action, *args) -> None:
+        try:
+            action(*args)
+        except BrokenPipeError:
+            with contextlib.suppress(OSError, ValueError):  # a test's stream has no number
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+
+
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     print_anything()
+    with contextlib.redirect_stderr(UntilUnread(sys.stderr)):
+        return command(argv)
+
+
+def command(argv: list[str] | None) -> int:
+    """One run of the command, whose mistakes are told in one line."""
     if int(os.environ.get("RANK", 0)) > 0:
         sys.stdout = io.StringIO()  # rank 0 speaks for all
     parser, args, given = parse_flags(argv)
@@ -653,7 +718,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.resume:
             files = mine.kept(args.out or DEFAULT_OUT)
-        elif args.mine or not args.init_from:
+        elif args.mine or args.init_from is None:
             files = mine.passing(args.mine, USES) if args.mine else {}
         else:
             files = mine.kept(Path(args.init_from))
@@ -668,19 +733,13 @@ def main(argv: list[str] | None = None) -> int:
     except NotImplementedError as error:  # a reader's own build.py, not finished yet
         last = traceback.extract_tb(error.__traceback__)[-1]
         parser.error(f"{last.name} in {last.filename}, line {last.lineno}, is not written yet")
-    except PermissionError as error:
-        print(
-            f"{error.filename} is {error.strerror}; the last good checkpoint is kept. "
-            f"When it is free: {again}",
-            file=sys.stderr,
-        )
-        return 1
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise
+        full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
         print(
-            f"cannot write the run's files ({error.strerror}); the last good checkpoint is kept. "
-            f"Make room, then: {again}",
+            f"cannot write {error.filename or 'the files of the run'} ({error.strerror}); the last "
+            f"good checkpoint is kept. {'Make room' if full else 'Mend that'}, then: {again}",
             file=sys.stderr,
         )
         return 1
