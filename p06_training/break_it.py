@@ -1,9 +1,8 @@
-"""Ways to tank a run, line by line: python -m p06_training.break_it
+"""Ways to lose a run, line by line: python -m p06_training.break_it
 
-The schedule, the clipping, the checkpoint, and two reflexes: gradients that are set to zero, and a
-validation part that is never trained on. The experiment is one small run of the Trainer to which
-three things happen: it begins at a high learning rate, it is saved and resumed, and it meets a
-damaged batch. About five seconds a run.
+The schedule, the clipping, the checkpoint, and two habits: gradients that are set to zero, and a
+validation part that is never trained on. The experiment is one small run of the Trainer, at a high
+learning rate, that is saved and resumed and later reads a damaged batch. About five seconds a run.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ from p05_gpt.build import GPT, evaluate
 from p05_gpt.init import init_weights
 
 TRAINING, VALIDATION = 8_000, 800  # characters: few, so that a leak is learned by heart
-RESUMED, POISONED = 100, 180  # the steps before which these things happen
-WEIGHT = 100.0  # how much the damaged batch counts, where it should count 1
+RESUMED, POISONED = 100, 180  # steps that are done when these things happen
+WEIGHT = 100.0  # the factor on the gradient of the damaged batch
 SMOOTH = 20  # steps in one mean of the training loss
 SIZE = {"n_embd": 64, "n_head": 4, "n_layer": 2}
 RECIPE = {
@@ -50,10 +49,13 @@ class Numbers:
     val_loss: float
     train_loss: float  # mean of the last SMOOTH steps
     loss_after_warmup: float  # mean of the SMOOTH steps after it
-    rise_at_restart: float  # the SMOOTH steps after it against those before
+    rise_at_restart: float  # mean of the SMOOTH steps after it, less that of those before
     rise_after_poison: float  # the same; the damaged batch itself does not count
     last_grad_norm: float  # mean of the last SMOOTH steps
     largest_update: float  # of a step, as a share of the weights
+    update_at_restart: float  # of the first step after it
+    update_at_poison: float  # of the step with the damaged batch
+    norm_at_poison: float  # of its gradient, before clipping
     outlives_a_cut: bool  # whether a checkpoint can be loaded after a save that was cut short
     rows: list[dict]  # as in metrics.jsonl, with "update", the update-to-weight ratio
 
@@ -78,7 +80,7 @@ def new_trainer(build, seed: int):
 
 
 def experiment(build, seed: int = 1337) -> Numbers:
-    """A run with the module's schedule, clipping, checkpoints and Trainer."""
+    """One run with the module's schedule, clipping, checkpoints and Trainer."""
     trainer, rows = new_trainer(build, seed), []
     while trainer.steps_done < trainer.recipe.steps:
         if trainer.steps_done == RESUMED:
@@ -94,13 +96,16 @@ def experiment(build, seed: int = 1337) -> Numbers:
         rise_after_poison=rise(losses, POISONED + 1),
         last_grad_norm=mean([row["grad_norm"] for row in rows[-SMOOTH:]]),
         largest_update=max(row["update"] for row in rows),
+        update_at_restart=rows[RESUMED]["update"],
+        update_at_poison=rows[POISONED]["update"],
+        norm_at_poison=rows[POISONED]["grad_norm"],
         outlives_a_cut=outlives_a_cut(build, trainer.state()),
         rows=rows,
     )
 
 
 def resumed(build, trainer):
-    """The trainer of a process that was started again and found the checkpoint of the first."""
+    """The Trainer of a new process, resumed from the checkpoint of the old one."""
     with tempfile.TemporaryDirectory() as folder:
         build.save_checkpoint(Path(folder, "step.pt"), trainer.state())
         again = new_trainer(build, trainer.recipe.seed)
@@ -109,7 +114,7 @@ def resumed(build, trainer):
 
 
 def outlives_a_cut(build, state: dict) -> bool:
-    """Whether a checkpoint is there when the machine dies with half of the next one written."""
+    """Whether a checkpoint can be loaded after the machine died with half of the next written."""
 
     def dies(file):
         os.ftruncate(file, os.fstat(file).st_size // 2)
@@ -127,7 +132,7 @@ def outlives_a_cut(build, state: dict) -> bool:
 
 
 def watched_step(trainer) -> dict:
-    """The row of a step, with the validation loss at times and always the size of the update."""
+    """The row of a step and its update-to-weight ratio; every eval_every steps the val_loss too."""
     before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
     with damaged(trainer) if trainer.steps_done == POISONED else nullcontext():
         row = trainer.step()
@@ -140,7 +145,7 @@ def watched_step(trainer) -> dict:
 
 @contextmanager
 def damaged(trainer):
-    """One token over and over, as from a damaged file, in a batch that counts WEIGHT times."""
+    """A batch of one token over and over, as from a damaged file, its gradient WEIGHT times."""
     kept = trainer.train_ids
     trainer.train_ids = torch.zeros_like(kept)
 
@@ -160,12 +165,12 @@ def mean(numbers: list[float]) -> float:
 
 
 def rise(losses: list[float], step: int) -> float:
-    """How far the loss lies higher after a step than before it, the step before left out."""
+    """Mean loss of the SMOOTH steps from `step` on, less that of those before `step` - 1."""
     return mean(losses[step : step + SMOOTH]) - mean(losses[step - 1 - SMOOTH : step - 1])
 
 
 def figure(healthy: list[Numbers], broken: list[Numbers]):
-    """Loss, gradient norm, update-to-weight ratio and learning rate over the steps."""
+    """Loss, gradient norm, update-to-weight ratio and learning rate by step."""
     from p01_autograd.lab.figures import BROKEN, HEALTHY, REFERENCE, subplots
 
     fig, axes = subplots(2, 2, width=9.0, height=6.0)
@@ -239,8 +244,8 @@ SABOTAGES = [
         name="no_clipping",
         old="            grad.mul_(max_norm / norm)\n",
         new="            pass\n",
-        predict="The same until the damaged batch. It throws the weights away, and AdamW's mean "
-        "of squares remembers it for a thousand steps: every later step is too small to repair it.",
+        predict="The same until the damaged batch. It ruins the weights, and AdamW's second moment "
+        "remembers it for a thousand steps: every later update is too small to repair it.",
         symptom=lambda healthy, broken: (
             broken.rise_after_poison > 0.3
             and broken.rows[-1]["update"] < healthy.rows[-1]["update"]
@@ -260,11 +265,11 @@ SABOTAGES = [
         self.generator.set_state(state["batches"])
 """,
         new="",
-        predict="A jump of the loss at the restart: AdamW's means start from nothing, as in a run "
-        "without a warmup. And the batches begin again from the first.",
+        predict="A jump of the loss at the restart: AdamW's moments start from zero, as in a run "
+        "without a warmup. And the batches begin again with the first.",
         symptom=lambda healthy, broken: (
             broken.rise_at_restart > healthy.rise_at_restart + 0.1
-            and broken.rows[RESUMED]["update"] > 3 * healthy.rows[RESUMED]["update"]
+            and broken.update_at_restart > 3 * healthy.update_at_restart
         ),
         caught_by="test_Trainer_goes_on_exactly_where_its_state_was_taken",
         looks_like=("restart",),
@@ -296,8 +301,8 @@ SABOTAGES = [
         name="no_zero_grad",
         old="        self.optimizer.zero_grad()\n",
         new="",
-        predict="Every step follows the sum of all gradients so far. Clipping and AdamW hide the "
-        "size of the step, so the run limps on; the gradient norm, at the clip for ever, tells.",
+        predict="Every step follows the sum of all gradients so far. Clipping and AdamW hide its "
+        "size, so the loss still falls, but slowly; the norm stays high and gives it away.",
         symptom=lambda healthy, broken: (
             broken.last_grad_norm > 2 * healthy.last_grad_norm
             and broken.val_loss > healthy.val_loss + 0.2
@@ -315,7 +320,7 @@ SABOTAGES = [
         old="self.train_ids = train_ids",
         new="self.train_ids = torch.cat([train_ids, val_ids])",
         predict="The validation loss is better than it can be: as low as the training loss, where "
-        "an honest run of this length lies above it.",
+        "that of a sound run of this length lies above it.",
         symptom=lambda healthy, broken: (
             broken.val_loss < healthy.val_loss - 0.02
             and broken.val_loss - broken.train_loss < 0.6 * (healthy.val_loss - healthy.train_loss)
@@ -324,16 +329,16 @@ SABOTAGES = [
         looks_like=("validation below",),
         shows=("train_loss", "val_loss"),
         fault="incorrect split into training and validation data",
-        tell="The training loss is that of a slightly larger text; search for lines of the "
-        "validation part in the training part. With `validated_on_training_text` training "
-        "is the same to the last digit.",
+        tell="The training loss is that of a slightly larger text; search the training part for "
+        "lines of the validation part. With `validated_on_training_text` the training losses are "
+        "the same to the last digit.",
     ),
     Sabotage(
         name="validated_on_training_text",
         old="self.val_ids = val_ids",
         new="self.val_ids = train_ids",
-        predict="No text is held back: the validation loss is that of the training text, below an "
-        "honest one, and could not tell what is learned by heart. Training is the same.",
+        predict="No text is held back: the validation loss is that of the training text, below a "
+        "true one, and cannot show memorisation. Training is the same.",
         symptom=lambda healthy, broken: (
             broken.train_loss == healthy.train_loss and broken.val_loss < healthy.val_loss - 0.05
         ),
@@ -341,15 +346,15 @@ SABOTAGES = [
         looks_like=("validation below",),
         shows=("train_loss", "val_loss"),
         fault="missing validation set",
-        tell="The training losses are to the last digit those of an honest run: only the text "
-        "that is evaluated is another. Compare the number of tokens evaluated.",
+        tell="The training losses are those of a sound run to the last digit: only the text that "
+        "is evaluated differs. Compare the number of tokens evaluated.",
     ),
     Sabotage(
         name="written_in_place",
         old='partial = path.with_name(f".{path.name}.partial")',
         new="partial = path",
-        predict="Nothing to see for as long as nothing happens. A machine that dies while it saves "
-        "leaves half a file under the name of the last good one, and there is nothing to resume.",
+        predict="Nothing shows as long as nothing goes wrong. A machine that dies while it saves "
+        "leaves half a file under the name of the last good one, and nothing to resume from.",
         symptom=lambda healthy, broken: (
             healthy.outlives_a_cut
             and not broken.outlives_a_cut

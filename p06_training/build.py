@@ -46,9 +46,9 @@ def lr_at(step: int, *, max_lr: float, min_lr: float, warmup_steps: int, total_s
 def clip_grad_norm(parameters: Iterable[nn.Parameter], max_norm: float) -> float:
     """Scale all gradients by one factor, in place, so that their joint norm is at most max_norm.
 
-    Returns the norm before clipping. A smaller norm leaves the gradients as they are, and a
-    parameter without a gradient does not count. A norm that is infinite or NaN is returned for
-    the caller to skip the step.
+    Returns the norm before clipping. Parameters without a gradient do not count. Gradients whose
+    norm is small enough stay as they are, and so do those whose norm is infinite or NaN: the caller
+    sees that norm and skips the step.
     """
     grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if not grads:
@@ -67,6 +67,7 @@ def save_checkpoint(path: str | Path, state: dict) -> None:
     """Write `state` so that, whenever the machine dies, `path` holds all of it or what was there.
 
     The file is the SHA-256 of the content, 32 bytes, and then the content: torch.save's bytes.
+    Raises OSError if it cannot be written.
     """
     path, buffer = Path(path), io.BytesIO()
     torch.save(state, buffer)
@@ -83,7 +84,7 @@ def save_checkpoint(path: str | Path, state: dict) -> None:
 
 
 def load_checkpoint(path: str | Path) -> dict:
-    """Read what save_checkpoint wrote, onto the CPU; no code in the file is ever run.
+    """Read what save_checkpoint wrote, onto the CPU, without running any code in the file.
 
     Raises ValueError for a file that was cut short, changed or extended, or that is not ours.
     """
@@ -95,17 +96,25 @@ def load_checkpoint(path: str | Path) -> dict:
 
 
 class Trainer:
-    """Trains `model` by `recipe`, in one process.
+    """Trains a language model in one process. Losses are mean nats per token.
 
-    train_ids and val_ids are int64 (N,), on the model's device. recipe has the attributes steps,
-    batch_size, block_size, accumulate, max_lr, min_lr, warmup_steps, clip, eval_every and seed.
-    Other code calls step, run, state and load_state alone. Only in many processes distributed.py
-    asks for attributes too: model, optimizer, train_ids, recipe, generator and steps_done.
+    model maps token ids (B, T) to logits (B, T, V). train_ids and val_ids are int64 (N,), on its
+    device. recipe has the attributes steps, batch_size (windows), block_size (tokens), accumulate
+    (batches a step), max_lr, min_lr, warmup_steps, clip (largest gradient norm), eval_every (steps)
+    and seed. Other code calls step, run, state and load_state; only distributed.py, for several
+    processes, uses model, optimizer, train_ids, recipe, generator and steps_done as well.
     """
 
     # 5. One step of training
 
-    def __init__(self, model: nn.Module, optimizer, train_ids, val_ids, recipe):
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        train_ids: torch.Tensor,
+        val_ids: torch.Tensor,
+        recipe,
+    ):
         self.model, self.optimizer, self.recipe = model, optimizer, recipe
         self.train_ids = train_ids
         self.val_ids = val_ids
@@ -113,7 +122,11 @@ class Trainer:
         self.steps_done = 0
 
     def step(self) -> dict:
-        """Update the weights once; returns the step (from 1), train_loss, lr and grad_norm."""
+        """Update the weights once; returns the step (from 1), train_loss, lr and grad_norm.
+
+        The loss is that of the step's own windows, before the update; the norm is before clipping.
+        If the norm is infinite or NaN, the update is skipped and the step counts all the same.
+        """
         recipe = self.recipe
         lr = lr_at(
             self.steps_done,
@@ -148,9 +161,9 @@ class Trainer:
     # 6. The loop
 
     def run(self) -> Iterator[dict]:
-        """Train to the last step; yields each step's row as soon as it is done.
+        """Train to the last step; yields the row of each step as soon as it is done.
 
-        Every eval_every steps and at the last one the row has val_loss too.
+        Every eval_every steps, and at the last one, the row has val_loss over all of val_ids too.
         """
         recipe = self.recipe
         while self.steps_done < recipe.steps:
@@ -162,17 +175,17 @@ class Trainer:
     # 7. Stop and resume
 
     def state(self) -> dict:
-        """Everything that moves; load_state in a new process goes on as if nothing had happened."""
+        """Everything that moves: with it, a new process goes on as if nothing had happened."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "batches": self.generator.get_state(),
-            "random": torch.get_rng_state(),  # dropout
+            "random": torch.get_rng_state(),  # dropout draws from it
             "steps_done": self.steps_done,
         }
 
     def load_state(self, state: dict) -> None:
-        """Go on where state() was taken."""
+        """Continue from where state() was taken."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["batches"])

@@ -1,6 +1,6 @@
-"""A run's checkpoints: the newest three, the newest good one, and errors in one readable line.
+"""A run's checkpoints: keep the newest three, find the newest good one, report damage in a line.
 
-Built on the listing's save_checkpoint and load_checkpoint, whoever wrote them.
+Built on save_checkpoint and load_checkpoint of the listing, or of a reader's own.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ class CheckpointError(ValueError):
 
 
 def save_checkpoint(path: str | Path, state: dict) -> None:
-    """The listing's, with a file that is locked for a moment tried again.
+    """As in the listing; a file that is locked for a moment is tried again.
 
-    Raises OSError when it cannot be written; what was there before is kept then, and nothing
-    unfinished is left.
+    Raises OSError if it cannot be written: then the earlier file is kept and nothing unfinished is
+    left behind.
     """
     path = Path(path)
     try:
@@ -37,7 +37,7 @@ def save_checkpoint(path: str | Path, state: dict) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the disk keep the names in a folder; Windows does so by itself."""
+    """Force the names in a folder to the disk; Windows does so by itself."""
     if os.name != "nt":
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -47,13 +47,13 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what a save that did not come to its end has left."""
+    """Remove the files of saves that were interrupted."""
     for partial in folder.glob(".*.partial"):
         partial.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: str | Path) -> dict:
-    """The listing's, with a CheckpointError for whatever keeps the file from being loaded."""
+    """As in the listing; raises CheckpointError if the file cannot be loaded, for any reason."""
     try:
         state = build.load_checkpoint(path)
     except OSError as error:
@@ -83,10 +83,10 @@ def save_newest(folder: Path, step: int, state: dict, keep: int = KEPT) -> Path:
 
 
 def resume_newest(folder: Path, load_state: Callable[[dict], None]) -> tuple[Path, list[str]]:
-    """Give load_state the newest good checkpoint: its path, and what was wrong with newer ones.
+    """Load the newest checkpoint that is good; returns its path and what was wrong with newer ones.
 
-    load_state raises CheckpointError for a state that it cannot use, and so does this when there
-    is none that it can.
+    load_state raises CheckpointError for a state that it cannot use. Raises CheckpointError if no
+    checkpoint is good.
     """
     complaints = []
     for path in [*sorted(folder.glob("step_*.pt"), reverse=True), folder / "best.pt"]:

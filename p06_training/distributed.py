@@ -1,13 +1,14 @@
-"""The Trainer in many processes, data-parallel: each computes its share of every batch.
+"""The Trainer in several processes, data-parallel: each computes its share of every batch.
 
-All draw the same batch and take every n-th window of it, DistributedDataParallel averages the
-gradients, and so all make the same step, which is that of one process but for rounding.
+All draw the same batch and take every n-th window of it, and DistributedDataParallel averages the
+gradients. So all make the same update, which is that of one process up to rounding.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
+from types import SimpleNamespace
 
 import torch
 from torch import distributed, nn
@@ -21,14 +22,24 @@ ATTRIBUTES = ("model", "optimizer", "train_ids", "recipe", "generator", "steps_d
 
 
 class DataParallelTrainer:
-    """A listing's Trainer where torch.distributed has been started: its run makes our steps."""
+    """The listing's Trainer with a data-parallel step; torch.distributed has been started.
 
-    def __init__(self, model: nn.Module, optimizer, train_ids, val_ids, recipe):
+    The arguments are those of build.Trainer, the same in all processes.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        train_ids: torch.Tensor,
+        val_ids: torch.Tensor,
+        recipe: SimpleNamespace,
+    ):
         self.one = build.Trainer(model, optimizer, train_ids, val_ids, recipe)
         missing = [name for name in ATTRIBUTES if not hasattr(self.one, name)]
         if missing:
             raise UsageError(
-                f"in many processes a Trainer needs the listing's attributes {', '.join(missing)}; "
+                f"in several processes a Trainer needs the attributes {', '.join(missing)}; "
                 "train in one process, or give them these names"
             )
         self.one.step = self.step
@@ -37,7 +48,7 @@ class DataParallelTrainer:
         self.parallel = nn.parallel.DistributedDataParallel(model)
 
     def step(self) -> dict:
-        """As in the listing, with gradients and loss summed over the processes."""
+        """As in the listing, with loss and gradients summed over the processes."""
         one, recipe = self.one, self.one.recipe
         lr = build.lr_at(
             one.steps_done,
@@ -54,8 +65,8 @@ class DataParallelTrainer:
         train_loss, parts = 0.0, self.parts()
         for i, (x, y) in enumerate(parts, 1):
             share = len(x) / (recipe.batch_size * recipe.accumulate)
-            wait = i < len(parts)  # the last part exchanges the gradients of all
-            with self.parallel.no_sync() if wait else contextlib.nullcontext():
+            last = i == len(parts)  # its backward exchanges the gradients of all parts
+            with contextlib.nullcontext() if last else self.parallel.no_sync():
                 part = loss(self.parallel(x), y) * share
                 (part * self.processes).backward()  # since the exchange takes the mean
             train_loss += part.item()
@@ -83,7 +94,7 @@ class DataParallelTrainer:
         return list(zip(x.split(at_once), y.split(at_once), strict=True))
 
     def load_state(self, state: dict) -> None:
-        """Go on where state() was taken, in however many processes that was."""
+        """Continue from where state() was taken, in however many processes that was."""
         self.one.load_state(state)
         if self.rank > 0:  # its dropout must not repeat rank 0's
             seed = self.one.recipe.seed
@@ -101,7 +112,7 @@ def this_rank() -> int:
 
 
 def sum_over_ranks(number: float) -> float:
-    """The sum of every process's number, in all of them."""
+    """The sum of all processes' numbers, in every one of them."""
     if not in_many_processes():
         return number
     device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
@@ -111,5 +122,5 @@ def sum_over_ranks(number: float) -> float:
 
 
 def any_rank(flag: bool) -> bool:
-    """True in all processes if it is in one, so that none waits for another that has left."""
+    """Whether the flag is true in any process, so that none waits for another that has left."""
     return sum_over_ranks(float(flag)) > 0

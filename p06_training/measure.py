@@ -54,15 +54,18 @@ def data():
     return args, run.load_data(args)
 
 
-def new_run(folder: Path, **changed) -> tuple[Trainer, dict]:
-    """A trainer with the default settings, and what train.follow asks for besides."""
+def new_run(folder: Path, **changed) -> tuple[Trainer, train.Job]:
+    """A Trainer with the default settings, and the Job that train.train_and_log needs."""
     args, (tokenizer, train_ids, val_ids, tokens_per_char, digest) = data()
     config = run.config_of(args, tokenizer, torch.device("cpu"), digest) | changed
     config = SimpleNamespace(**config | {"torch_version": str(torch.__version__)})
     model = train.build_model(config)
     optimizer = train.build_optimizer(model, config)
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-    job = {"folder": folder, "tokenizer": tokenizer, "tokens_per_char": tokens_per_char}
+    settings = vars(config)
+    job = train.Job(
+        folder, tokenizer, tokens_per_char, settings, settings, train_ids=train_ids, val_ids=val_ids
+    )
     return Trainer(model, optimizer, train_ids, val_ids, config), job
 
 
@@ -81,7 +84,7 @@ def bare_steps(trainer: Trainer, n: int) -> float:
     return time.perf_counter() - start
 
 
-def looped_steps(trainer: Trainer, job: dict, n: int) -> float:
+def looped_steps(trainer: Trainer, job: train.Job, n: int) -> float:
     """Seconds for n steps of the training command: with schedule, clipping, log and warnings."""
     until = trainer.steps_done + n
     stop = SimpleNamespace(is_set=lambda: trainer.steps_done >= until)
@@ -89,7 +92,7 @@ def looped_steps(trainer: Trainer, job: dict, n: int) -> float:
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
         stderr, sys.stderr = sys.stderr, nowhere  # the bar
         try:
-            train.follow(trainer, stop, job)
+            train.train_and_log(trainer, stop, job)
         finally:
             sys.stderr = stderr
     return trainer.seconds - before

@@ -14,15 +14,15 @@ import torch
 class Muon(torch.optim.Muon):
     """torch.optim.Muon with its settings, its state and, up to rounding, its steps.
 
-    PyTorch's own computes in bfloat16, matrix by matrix. On a CPU without instructions for
-    bfloat16, so on most laptops, that is most of a training step. `adjust_lr_fn` stays at its
-    default here: the rate of a tall matrix is multiplied by sqrt(R / C). A group may have an
-    "lr_factor", by which its rate is multiplied: a schedule gives all groups the same "lr".
+    PyTorch's own computes in bfloat16, matrix by matrix. On a CPU without bfloat16 instructions,
+    that of most laptops, this takes most of a training step. `adjust_lr_fn` has its default here:
+    the rate of a tall matrix is multiplied by sqrt(R / C). A group may have an "lr_factor" by which
+    its rate is multiplied, since a schedule gives all groups the same "lr".
     """
 
     @torch.no_grad()
     def step(self) -> None:
-        """Move each matrix that has a gradient; the update has singular values near one."""
+        """Update each matrix that has a gradient, by a matrix whose singular values are near 1."""
         for group in self.param_groups:
             shapes = defaultdict(list)
             for parameter in group["params"]:
@@ -53,7 +53,7 @@ class Muon(torch.optim.Muon):
 
 
 class Combined:
-    """Several optimizers in the place of one: one rate, one step, one state."""
+    """Several optimizers as one: one list of groups, one step, one state."""
 
     def __init__(self, *optimizers: torch.optim.Optimizer):
         self.optimizers = optimizers
@@ -81,10 +81,10 @@ class Combined:
 def orthogonal(
     x: torch.Tensor, coefficients: tuple[float, float, float], steps: int, eps: float
 ) -> torch.Tensor:
-    """Bring the singular values of n matrices (n, R, C) near one, their singular vectors kept.
+    """Bring the singular values of n matrices (n, R, C) near 1 and keep their singular vectors.
 
-    Newton-Schulz: a step puts a s + b s^3 + c s^5 in the place of each singular value s. Wide
-    matrices are cheaper, so tall ones are transposed. `eps` keeps a matrix of zeros from 0 / 0.
+    Newton-Schulz: a step replaces each singular value s by a s + b s^3 + c s^5. Wide matrices are
+    cheaper, so tall ones are transposed. `eps` avoids 0 / 0 for a matrix of zeros.
     """
     a, b, c = coefficients
     if x.shape[1] > x.shape[2]:

@@ -1,4 +1,4 @@
-"""The Trainer in many processes: the steps of one process, and the command under torchrun's rules.
+"""The Trainer in several processes: the steps of one, and the command as torchrun starts it.
 
 The processes are forks of this one, which have PyTorch already.
 """

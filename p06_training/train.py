@@ -1,8 +1,7 @@
-"""Train the GPT with a loop to trust overnight: python -m p06_training.train
+"""Train the GPT with a loop that can be left alone overnight: python -m p06_training.train
 
-The same run as p05's (see p05_gpt/run.py for its files) with warmup and cosine, clipping, Muon or
-AdamW, checkpoints and an exact --resume. Under torchrun every process computes its share of each
-batch:
+A run as in p05 (p05_gpt/run.py has its files) with warmup and cosine, clipping, Muon or AdamW,
+checkpoints and an exact --resume. Under torchrun each process computes its share of every batch:
 
     torchrun --standalone --nproc-per-node 2 -m p06_training.train
 """
@@ -19,6 +18,7 @@ import math
 import os
 import sys
 import traceback
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -47,7 +47,7 @@ DEFAULT_OUT = "runs/p06_training"
 USES = ("p03_bpe", "p04_attention", "p05_gpt", "p06_training")  # what --mine can replace
 MUON_FACTOR = 3.0  # Muon's rate on the matrices is this times AdamW's on the rest
 MUON_STEPS = 3  # of Newton-Schulz; five, its default, cost more and give the same losses here
-MAX_CONSECUTIVE_SKIPS = 20  # so many useless steps, and the run ends
+MAX_CONSECUTIVE_SKIPS = 20  # skipped steps in a row after which the run ends
 PRESETS = {
     "default": {"batch_size": 16, "steps": 2000, "eval_every": 100},
     "long": {
@@ -66,7 +66,7 @@ PRESETS = {
 
 
 def parse_flags(argv: list[str] | None) -> tuple[Parser, argparse.Namespace, dict]:
-    """The command line: its parser, all values, and those alone that were given."""
+    """The parser, all flags, and those that were given on the command line."""
     parser = Parser(
         prog="python -m p06_training.train",
         description="Train a GPT on a text; a run that is stopped or killed goes on with --resume.",
@@ -77,7 +77,7 @@ def parse_flags(argv: list[str] | None) -> tuple[Parser, argparse.Namespace, dic
         "--preset",
         choices=PRESETS,
         default="default",
-        help="long: a larger model with dropout, for an hour; default: %(default)s",
+        help="long: a larger model with dropout, half an hour; default: %(default)s",
     )
     add(
         "--optimizer",
@@ -110,14 +110,14 @@ def parse_flags(argv: list[str] | None) -> tuple[Parser, argparse.Namespace, dic
         type=positive,
         default=1.0,
         metavar="NORM",
-        help="largest norm of the gradient; default: %(default)s",
+        help="largest gradient norm; default: %(default)s",
     )
     add(
         "--accumulate",
         type=at_least(1),
         default=1,
         metavar="N",
-        help="batches whose gradients make one step; default: %(default)s",
+        help="batches whose gradients are averaged for one step; default: %(default)s",
     )
     add("--weight-decay", type=fraction, default=0.1, metavar="X", help="default: %(default)s")
     add(
@@ -125,7 +125,8 @@ def parse_flags(argv: list[str] | None) -> tuple[Parser, argparse.Namespace, dic
         type=fraction,
         default=0.0,
         metavar="P",
-        help="of the token embeddings and of what attention and MLP add; default: %(default)s",
+        help="share of the token embeddings and of what attention and MLP add that is dropped; "
+        "default: %(default)s",
     )
     add(
         "--checkpoint-every",
@@ -137,12 +138,12 @@ def parse_flags(argv: list[str] | None) -> tuple[Parser, argparse.Namespace, dic
     add(
         "--init-from",
         metavar="RUN",
-        help="begin with the weights, the sizes and the tokenizer of another run, p05's or p06's",
+        help="start from the weights, sizes and tokenizer of another run, p05's or p06's",
     )
     add(
         "--resume",
         action="store_true",
-        help="go on with the run in --out from its newest good checkpoint",
+        help="continue the run in --out from its newest good checkpoint",
     )
     parser.set_defaults(**PRESETS["default"])
     preset = parser.parse_args(argv).preset
@@ -173,8 +174,23 @@ def fraction(text: str) -> float:
 # From flags to a run that can begin or go on. Only rank 0 reads and writes files.
 
 
-def open_run(args, given: dict, processes: int) -> dict:
-    """Everything that the processes need, or a UsageError before anything is written."""
+@dataclass
+class Job:
+    """A run that can begin or go on, as rank 0 gives it to all processes."""
+
+    folder: Path
+    tokenizer: object
+    tokens_per_char: float  # of the validation part
+    config: dict  # the settings, for this part of the run
+    began_with: dict  # config.json
+    train_ids: torch.Tensor  # int64 (N,)
+    val_ids: torch.Tensor  # int64 (N,)
+    weights: dict | None = None  # of the run in --init-from
+    whole: torch.Tensor | None = None  # val_ids, if validations on the way read a part of them
+
+
+def open_run(args, given: dict, processes: int) -> Job:
+    """The run that the flags ask for; raises UsageError before anything is written."""
     folder = Path(args.out or DEFAULT_OUT)
     config = tokenizer = weights = None
     if args.resume:
@@ -182,7 +198,7 @@ def open_run(args, given: dict, processes: int) -> dict:
         if args.init_from is not None:
             tokenizer = tokenizer_of(folder, args.tokenizer)
     elif args.init_from is not None:
-        args, tokenizer, weights = other_run(args, given)
+        args, tokenizer, weights = read_source(args, given)
     check(args, processes)
     device = run.pick_device(args.device)
     run.check_dtype(args.dtype, device)
@@ -195,27 +211,28 @@ def open_run(args, given: dict, processes: int) -> dict:
             f"the text is not the one that the run in {folder} began with; give that with --data"
         )
     if config is None:
-        claim(folder, args.overwrite)
+        claim_folder(folder, args.overwrite)
         mine.keep(folder)
         run.save_tokenizer(tokenizer, folder)
         run.write_json(folder / "config.json", fresh)
-    return {
-        "folder": folder,
-        "config": fresh,
-        "began_with": config or fresh,
-        "tokenizer": tokenizer,
-        "weights": weights,
-        "train_ids": train_ids,
-        "val_ids": val_ids,
-        "tokens_per_char": tokens_per_char,
-    }
+    return Job(
+        folder,
+        tokenizer,
+        tokens_per_char,
+        config=fresh,
+        began_with=config or fresh,
+        train_ids=train_ids,
+        val_ids=val_ids,
+        weights=weights,
+    )
 
 
+NOT_SETTINGS = {"out", "overwrite", "resume"}  # flags that config.json does not hold
 SIZES = ("n_layer", "n_head", "n_embd", "block_size", "tokenizer", "vocab_size")
 
 
-def other_run(args, given: dict) -> tuple[argparse.Namespace, object, dict]:
-    """The flags with the sizes of the run in --init-from; its tokenizer and its weights."""
+def read_source(args, given: dict) -> tuple[argparse.Namespace, object, dict]:
+    """The flags with the sizes of the run in --init-from, its tokenizer and its weights."""
     source = Path(args.init_from)
     if source.resolve() == Path(args.out or DEFAULT_OUT).resolve():
         raise UsageError("--init-from and --out are the same folder; choose another --out")
@@ -230,7 +247,7 @@ def other_run(args, given: dict) -> tuple[argparse.Namespace, object, dict]:
     if other:
         raise UsageError(
             f"the run in {source} has another size or tokenizer: {', '.join(other)}; leave these "
-            "out, its own are taken"
+            "flags out to use its own"
         )
     if not all(tensor.isfinite().all() for tensor in model.state_dict().values()):
         raise UsageError(
@@ -252,14 +269,14 @@ def tokenizer_of(folder: Path, kind: str):
         raise UsageError(f"the tokenizer in {folder} cannot be read ({error})") from None
 
 
-def grown(weights: dict, state: dict) -> dict:
-    """The weights as the model has them in `state`: a token more begins as the mean of the others.
+def with_end_of_text(weights: dict, expected: dict) -> dict:
+    """The weights in the shapes of `expected`: a new token's vectors are the mean of the others.
 
-    That token is END, where the other run was on one document and this one is on several.
+    That token is END, if the source was trained on one document and this run has several.
     """
     weights = dict(weights)
     for name, tensor in weights.items():
-        if tensor.shape != state[name].shape:
+        if tensor.shape != expected[name].shape:
             weights[name] = torch.cat([tensor, tensor.mean(0, keepdim=True)])
     return weights
 
@@ -285,8 +302,8 @@ def check(args, processes: int) -> None:
         )
 
 
-def claim(folder: Path, overwrite: bool) -> None:
-    """Make the folder of a new run; what an earlier one left is removed with `overwrite` alone."""
+def claim_folder(folder: Path, overwrite: bool) -> None:
+    """Make the folder of a new run; an earlier run's files are removed only with `overwrite`."""
     hint = "use --resume to go on with it, --overwrite, or another folder with --out"
     saved = folder / "checkpoints"
     try:
@@ -308,7 +325,7 @@ def settings_of(folder: Path, given: dict) -> tuple[argparse.Namespace, dict]:
         raise UsageError("--resume and --overwrite exclude each other; leave one out")
     try:
         config = json.loads((folder / "config.json").read_bytes().decode("utf-8"))
-        flags = {key: config[key] for key in vars(parse_flags([])[1]) if key not in WHERE}
+        flags = {key: config[key] for key in vars(parse_flags([])[1]) if key not in NOT_SETTINGS}
         for key in ("corpus_sha256", "threads", "torch_version"):
             config[key]
         check_settings(flags)
@@ -317,21 +334,21 @@ def settings_of(folder: Path, given: dict) -> tuple[argparse.Namespace, dict]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else error
         raise UsageError(
-            f"{folder / 'config.json'} is damaged or not of this trainer ({reason}); "
+            f"{folder / 'config.json'} is damaged or another trainer's ({reason}); "
             "start again with another --out"
         ) from None
     other = {
         key: value
         for key, value in given.items()
-        if key not in WHERE | MAY_DIFFER and value != config[key]
+        if key not in NOT_SETTINGS | MAY_DIFFER and value != config[key]
     }
     if other:
         named = ", ".join(
             f"--{key.replace('_', '-')} {value} (it has {config[key]})"
             for key, value in other.items()
         )
-        why = "; the cosine is drawn to the last step, so that other --steps would have had other "
-        why = why + "rates from the start" if "steps" in other else ""
+        why = "; the cosine ends at the last step, so with other --steps every rate so far would "
+        why = why + "have been different" if "steps" in other else ""
         raise UsageError(
             f"the run in {folder} has other settings: {named}{why}. Leave them out to go on with "
             "it, or start a new run with another --out"
@@ -356,9 +373,6 @@ def check_settings(settings: dict) -> None:
     for key, value in settings.items():
         if taken[key] != value:
             raise ValueError(f"{key} is {value!r}")
-
-
-WHERE = {"out", "overwrite", "resume"}  # flags that are not part of a run
 
 
 def build_model(config: SimpleNamespace) -> GPT:
@@ -416,7 +430,7 @@ def join_processes(device: str) -> tuple[int, int]:
 
 
 def from_rank_0(make, rank: int, processes: int):
-    """What make() returns in rank 0, given to all; a UsageError there ends all of them."""
+    """What make() returns in rank 0, broadcast to all; a UsageError there ends all of them."""
     box = [None]
     if rank == 0:
         try:
@@ -436,46 +450,46 @@ def from_rank_0(make, rank: int, processes: int):
 def train(args, given: dict, rank: int, processes: int) -> int:
     """One run, or the rest of one; returns the exit status."""
     job = from_rank_0(lambda: open_run(args, given, processes), rank, processes)
-    folder, config = job["folder"], SimpleNamespace(**job["config"])
-    train_ids, val_ids = (job[name].to(config.device) for name in ("train_ids", "val_ids"))
+    folder, config = job.folder, SimpleNamespace(**job.config)
+    train_ids, val_ids = (ids.to(config.device) for ids in (job.train_ids, job.val_ids))
     model = build_model(config)
-    if job["weights"] is not None:
-        model.load_state_dict(grown(job["weights"], model.state_dict()))
+    if job.weights is not None:
+        model.load_state_dict(with_end_of_text(job.weights, model.state_dict()))
     run.autocast(model, config.dtype)
     some_ids = run.spread(val_ids, config.eval_tokens, config.block_size)
     torch.manual_seed(config.seed + rank)  # dropout: every process has its own
     trainer = Trainer(model, build_optimizer(model, config), train_ids, some_ids, config)
-    job["whole"] = None if some_ids is val_ids else val_ids
+    job.whole = None if some_ids is val_ids else val_ids
     if args.resume:
-        note, state = from_rank_0(lambda: go_on(trainer, job), rank, processes)
+        note, state = from_rank_0(lambda: resume_run(trainer, job), rank, processes)
         if rank > 0:
             trainer.load_state(state)
     elif rank == 0:
         trainer.save(folder / "checkpoints")  # so that there is always one to go on from
     if rank > 0:
         with run.stop_signals() as stop:
-            for _ in trainer.run(stopping(stop, trainer)):
+            for _ in trainer.run(stop_condition(stop, trainer)):
                 pass
         return 0
     vocab, n_parameters = config.vocab, sum(p.numel() for p in model.parameters())
-    bigram = run.bigram_loss(job["train_ids"], job["val_ids"], vocab)
+    bigram = run.bigram_loss(job.train_ids, job.val_ids, vocab)
     say(
         f"{n_parameters:,} parameters on {config.device}"
         + (f" in {processes} processes" if processes > 1 else "")
         + f"; {len(train_ids):,} tokens to train on, "
         f"{len(val_ids):,} to validate on, a vocabulary of {vocab:,}\n"
         f"guessing costs {math.log(vocab):.3f} nats per token, a bigram model {bigram:.3f}; "
-        + (f"the weights are those of {config.init_from}; " if job["weights"] else "")
+        + (f"the weights are those of {config.init_from}; " if job.weights else "")
         + (note if args.resume else f"writing to {folder}")
     )
     with run.stop_signals() as stop:
-        follow(trainer, stop, job)
+        train_and_log(trainer, stop, job)
     return finish(trainer, job, bigram)
 
 
-def go_on(trainer: Trainer, job: dict) -> tuple[str, dict]:
-    """Load the newest good checkpoint and cut metrics.jsonl to it; a note and the state."""
-    folder = job["folder"]
+def resume_run(trainer: Trainer, job: Job) -> tuple[str, dict]:
+    """Load the newest good checkpoint and cut metrics.jsonl to it; a line to print, the state."""
+    folder = job.folder
     try:
         path, complaints = trainer.resume(folder / "checkpoints")
     except CheckpointError as error:
@@ -485,7 +499,7 @@ def go_on(trainer: Trainer, job: dict) -> tuple[str, dict]:
     for complaint in complaints:
         print(f"warning: not used: {complaint}; going on from {path.name}", file=sys.stderr)
     for key in ("device", "threads", "torch_version"):
-        before, now = job["began_with"][key], job["config"][key]
+        before, now = job.began_with[key], job.config[key]
         if before != now:
             print(
                 f"warning: {key} was {before} and is {now}: the last digits will differ",
@@ -525,14 +539,14 @@ def read_metrics(path: Path, steps_done: int) -> list[dict]:
     return [rows[step] for step in sorted(rows)]
 
 
-def stopping(stop, trainer: Trainer):
-    """Whether to end before the last step."""
+def stop_condition(stop, trainer: Trainer):
+    """A function that says whether to end before the last step."""
     return lambda: stop.is_set() or trainer.consecutive_skips >= MAX_CONSECUTIVE_SKIPS
 
 
-def follow(trainer: Trainer, stop, job: dict) -> None:
-    """Run to the end or to a stop: the metrics, the checkpoints, and what there is to say."""
-    config, checkpoints = trainer.recipe, job["folder"] / "checkpoints"
+def train_and_log(trainer: Trainer, stop, job: Job) -> None:
+    """Train to the last step or to a stop; writes metrics and checkpoints, prints what happens."""
+    config, checkpoints = trainer.recipe, job.folder / "checkpoints"
     tokens_per_step = config.batch_size * config.accumulate * config.block_size
     bar = tqdm(
         initial=trainer.steps_done,
@@ -542,20 +556,20 @@ def follow(trainer: Trainer, stop, job: dict) -> None:
         dynamic_ncols=True,
         mininterval=0.1 if sys.stderr.isatty() else 10,
     )
-    with bar, open(job["folder"] / "metrics.jsonl", "a", encoding="utf-8", newline="\n") as log:
-        for row in trainer.run(stopping(stop, trainer)):
+    with bar, open(job.folder / "metrics.jsonl", "a", encoding="utf-8", newline="\n") as log:
+        for row in trainer.run(stop_condition(stop, trainer)):
             if better := row.get("val_loss", math.inf) < trainer.best_loss:
                 trainer.best_loss = row["val_loss"]
-            if job.get("whole") is not None and trainer.steps_done == config.steps:
+            if job.whole is not None and trainer.steps_done == config.steps:
                 better = last_validation(row, trainer, job, better)
             if "val_loss" in row:
-                row["val_nats_per_char"] = row["val_loss"] * job["tokens_per_char"]
-                tell(row, trainer, bar, job)
+                row["val_nats_per_char"] = row["val_loss"] * job.tokens_per_char
+                report_validation(row, trainer, bar, job)
             log.write(json.dumps(row) + "\n")
             log.flush()
             if better:
                 save_checkpoint(checkpoints / "best.pt", trainer.state())
-                save_weights(trainer.model, job["folder"])
+                save_weights(trainer.model, job.folder)
             if trainer.steps_done % config.checkpoint_every == 0:
                 os.fsync(log.fileno())  # no checkpoint is ahead of the metrics
                 trainer.save(checkpoints)
@@ -575,17 +589,17 @@ def follow(trainer: Trainer, stop, job: dict) -> None:
         trainer.save(checkpoints)
 
 
-def last_validation(row: dict, trainer: Trainer, job: dict, better: bool) -> bool:
-    """Put the loss over all of the second part into the row; are its weights the best?
+def last_validation(row: dict, trainer: Trainer, job: Job, better: bool) -> bool:
+    """Put the loss over the whole validation part into the row; are these weights the best?
 
-    Those that were the best on a part of the text are measured on all of it too.
+    The weights that were best on a part of that text are measured on all of it for comparison.
     """
-    model, whole, block_size = trainer.model, job["whole"], trainer.recipe.block_size
+    model, whole, block_size = trainer.model, job.whole, trainer.recipe.block_size
     row["val_loss"] = validation_loss(model, whole, block_size)
     if better or not math.isfinite(trainer.best_loss):
         return better
     last = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    load_best(model, job["folder"], trainer.recipe.device)
+    load_best(model, job.folder, trainer.recipe.device)
     best_loss = validation_loss(model, whole, block_size)
     model.load_state_dict(last)
     return row["val_loss"] < best_loss
@@ -605,19 +619,19 @@ def load_best(model: GPT, folder: Path, device: str) -> None:
         ) from None
 
 
-def tell(row: dict, trainer: Trainer, bar, job: dict) -> None:
-    """The validation loss, and one line of what the model writes now."""
+def report_validation(row: dict, trainer: Trainer, bar, job: Job) -> None:
+    """Print the validation loss and a line of text that the model writes now."""
     with without_reader():
         bar.write(
             f"step {row['step']}: validation {row['val_loss']:.3f} nats per token, "
             f"{row['val_nats_per_char']:.3f} per character"
         )
         if math.isfinite(row["val_loss"]):
-            bar.write(f"    {preview(trainer.model, job['tokenizer'], trainer.recipe.seed)}")
+            bar.write(f"    {preview(trainer.model, job.tokenizer, trainer.recipe.seed)}")
 
 
 def say(text: str) -> None:
-    """Print to whoever still reads (| head): the run goes on without."""
+    """Print; if nobody reads any more (| head), the run goes on."""
     with without_reader():
         print(text)
 
@@ -626,9 +640,9 @@ def save_weights(model: GPT, folder: Path) -> None:
     run.write_atomically(folder / "model.pt", lambda file: torch.save(model.state_dict(), file))
 
 
-def finish(trainer: Trainer, job: dict, bigram: float) -> int:
+def finish(trainer: Trainer, job: Job, bigram: float) -> int:
     """The figure, a sample of the best weights, and how to go on; returns the exit status."""
-    folder, config, tokenizer = job["folder"], trainer.recipe, job["tokenizer"]
+    folder, config, tokenizer = job.folder, trainer.recipe, job.tokenizer
     again = f"python -m p06_training.train --resume --out {folder}"
     if trainer.metrics:
         run.draw_losses(trainer.metrics, config.vocab, bigram, folder / "loss.png")
@@ -653,10 +667,10 @@ def finish(trainer: Trainer, job: dict, bigram: float) -> int:
     best = min((row for row in trainer.metrics if "val_loss" in row), key=lambda r: r["val_loss"])
     last = trainer.metrics[-1]
     load_best(trainer.model, folder, config.device)
-    if job["whole"] is not None:
-        loss = validation_loss(trainer.model, job["whole"], config.block_size)
+    if job.whole is not None:
+        loss = validation_loss(trainer.model, job.whole, config.block_size)
         best = {"step": load_checkpoint(folder / "checkpoints" / "best.pt")["steps_done"]}
-        best |= {"val_loss": loss, "val_nats_per_char": loss * job["tokens_per_char"]}
+        best |= {"val_loss": loss, "val_nats_per_char": loss * job.tokens_per_char}
     with run.showing_calls(trainer.model, 500, "writing a sample", positions=False):
         sample = sample_text(trainer.model, tokenizer, "", 500, config.seed)
     run.write_atomically(folder / "sample.txt", lambda file: file.write(sample.encode("utf-8")))

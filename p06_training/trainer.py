@@ -1,7 +1,7 @@
-"""The Trainer that the package exports: the listing's, with what a run of a night needs.
+"""The Trainer that the package exports: the listing's, with what a long run needs.
 
-Around the listing's loop it measures the time, counts skipped steps, asks the doctor, and goes on
-from the newest good checkpoint of the same run.
+Around the listing's loop it keeps time, counts skipped steps, consults the doctor, and resumes from
+the newest good checkpoint of the same run.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -18,40 +20,52 @@ from . import build
 from .checkpoints import CheckpointError, first_line, resume_newest, save_newest
 from .distributed import DataParallelTrainer, any_rank, in_many_processes, this_rank
 
-# A run may be continued elsewhere: these may differ from one part of it to the next.
+if TYPE_CHECKING:
+    from .doctor import Finding
+
+# Settings that may differ between the parts of a run, which may be resumed elsewhere.
 MAY_DIFFER = {"data", "device", "threads", "torch_version", "checkpoint_every"}
 
 
 class Trainer:
-    """Trains `model` by `recipe` (see build.Trainer); under torch.distributed in all processes.
+    """Trains a language model; under torch.distributed, in all processes.
 
-    Of the listing's Trainer, the attribute `loop`, it uses run, state and load_state alone.
+    The arguments are those of build.Trainer. `loop` is the listing's Trainer, of which only step,
+    run, state and load_state are used. `metrics` has a row for each step, as in metrics.jsonl:
+    losses in nats per token, seconds in the training loop, the gradient norm before clipping.
     """
 
-    def __init__(self, model: nn.Module, optimizer, train_ids, val_ids, recipe):
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        train_ids: torch.Tensor,
+        val_ids: torch.Tensor,
+        recipe: SimpleNamespace,
+    ):
         kind = DataParallelTrainer if in_many_processes() else build.Trainer
         self.loop = kind(model, optimizer, train_ids, val_ids, recipe)
         self.model, self.optimizer, self.recipe = model, optimizer, recipe
         self.steps_done, self.skipped, self.consecutive_skips = 0, 0, 0
         self.best_loss, self.seconds = math.inf, 0.0
-        self.metrics: list[dict] = []  # a row for each step, as in metrics.jsonl
-        self.told: set[str] = set()
+        self.metrics: list[dict] = []
+        self.warned: set[str] = set()  # names of findings
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> Iterator[dict]:
-        """Train to the last step; yields a row for each. Ends early once stop() is true."""
+        """Train to the last step, or until stop() is true; yields the row of each step."""
         start, rows = time.perf_counter() - self.seconds, self.loop.run()
         while not any_rank(stop()):
             row = next(rows, None)
             if row is None:
                 return
-            yield self.noted(row, time.perf_counter() - start)
+            yield self.record(row, time.perf_counter() - start)
 
     def step(self) -> dict:
-        """The listing's step, counted; the time is the caller's."""
-        return self.noted(self.loop.step(), self.seconds)
+        """One step, as in the listing; its time is not counted."""
+        return self.record(self.loop.step(), self.seconds)
 
-    def noted(self, row: dict, seconds: float) -> dict:
-        """The row as it is kept, and what it says about the run."""
+    def record(self, row: dict, seconds: float) -> dict:
+        """Keep the row, with the time, and count skipped steps."""
         self.steps_done, self.seconds = int(row["step"]), seconds
         if math.isfinite(row["grad_norm"]):
             self.consecutive_skips = 0
@@ -62,17 +76,17 @@ class Trainer:
         self.metrics.append(row)
         return row
 
-    def warnings(self) -> list:
-        """What the doctor finds in the curve so far and has not said before."""
+    def warnings(self) -> list[Finding]:
+        """The doctor's findings on the curve so far that are new; notes are left out."""
         from .doctor import diagnose  # only here: the doctor is a command of its own
 
         alarms = [finding for finding in diagnose(self.metrics) if not finding.note]
-        new = [finding for finding in alarms if finding.name not in self.told]
-        self.told |= {finding.name for finding in new}
+        new = [finding for finding in alarms if finding.name not in self.warned]
+        self.warned |= {finding.name for finding in new}
         return new
 
     def state(self) -> dict:
-        """Everything that moves, and the recipe it moves by."""
+        """Everything that moves, and the recipe."""
         return {
             "loop": self.loop.state(),
             "random_cuda": torch.cuda.get_rng_state_all(),
@@ -84,12 +98,15 @@ class Trainer:
         }
 
     def load_state(self, state: dict) -> None:
-        """Go on exactly where state() was taken; a CheckpointError if it is not of this run."""
+        """Continue exactly from where state() was taken.
+
+        Raises CheckpointError if that was another run.
+        """
         try:
             theirs, ours = state["recipe"], vars(self.recipe)
             other = [key for key in ours if key not in MAY_DIFFER and theirs[key] != ours[key]]
             if other:
-                raise CheckpointError(f"it is of another run: {', '.join(other)} differ")
+                raise CheckpointError(f"it is from another run: {', '.join(other)} differ")
             self.loop.load_state(state["loop"])
             self.steps_done, self.best_loss = state["steps_done"], state["best_loss"]
             self.skipped, self.consecutive_skips = state["skips"]
@@ -102,12 +119,12 @@ class Trainer:
             raise CheckpointError(f"it does not fit this run ({first_line(error)})") from None
 
     def save(self, folder: Path) -> Path:
-        """Write this step's checkpoint into `folder`, where the newest three are kept."""
+        """Write this step's checkpoint into `folder`, which keeps the newest three."""
         return save_newest(folder, self.steps_done, self.state())
 
     def resume(self, folder: Path) -> tuple[Path, list[str]]:
-        """Go on from the newest good checkpoint; returns it and what was wrong with newer ones.
+        """Load the newest good checkpoint; returns its path and what was wrong with newer ones.
 
-        Raises CheckpointError when there is none.
+        Raises CheckpointError if there is none.
         """
         return resume_newest(folder, self.load_state)
