@@ -135,7 +135,10 @@ def whole_name(text: str) -> str:
 
 def command(project: str, target: Path) -> str:
     """The check of a file, as it can be typed from here."""
-    folder = os.path.relpath(ROOT / project)
+    try:
+        folder = os.path.relpath(ROOT / project)
+    except ValueError:  # another drive of Windows
+        folder = str(ROOT / project)
     return shlex.join(["pytest", Path(folder).as_posix(), "--build", target.as_posix()])
 
 

@@ -3,6 +3,7 @@
 import ast
 import functools
 import importlib.util
+import json
 import shutil
 import subprocess
 import sys
@@ -77,13 +78,16 @@ def test_the_summary_of_a_file_that_is_right(check):
     assert passed == total and (of, word) == ("of", "pass") and f"{total} passed" in out
 
 
-def test_checks_of_one_step(check):
+def test_checks_of_one_step(check, capsys):
     status, out, _ = check("p01_autograd", "my/x.py", ENGINE, "--step", "2")
     assert status == 0 and "2. Sums and products" in out and "Backward" not in out
     status, _, err = check("p01_autograd", "my/x.py", ENGINE, "--step", "9")
     assert status == 4 and "there is no step 9; there are 1, 2, 3, 4, 5" in err
-    status, out, _ = check("p01_autograd", "my/x.py", None, "-k", "no_such_check")
-    assert "no check was selected; the chapter's steps are --step 1, --step 2" in out
+    for given in (["--build", "my/x.py"], []):
+        status = pytest.main(["-q", str(ROOT / "p01_autograd"), *given, "-k", "no_such_check"])
+        assert status == pytest.ExitCode.NO_TESTS_COLLECTED
+        says = "no check was selected; the chapter's steps are --step 1, --step 2"
+        assert says in capsys.readouterr().out
 
 
 @functools.cache
@@ -168,6 +172,29 @@ def test_what_cannot_be_checked_ends_with_one_line(check, projects, file, text, 
     assert err.strip().count("\n") == 0 and says in err, err
 
 
+def test_a_notebook_is_its_code_cells(check):
+    head, body = ENGINE.split("class Value:")
+    cells = [
+        {"cell_type": "markdown", "source": ["class Value is next"]},
+        {"cell_type": "code", "source": ["%load_ext autoreload\n", "!pip list\n", head]},
+        {"cell_type": "code", "source": f"class Value:{body}"},
+    ]
+    status, out, err = check("p01_autograd", "my/x.ipynb", json.dumps({"cells": cells}))
+    assert status == 0, out + err
+    status, _, err = check("p01_autograd", "my/y.ipynb", "{}")
+    assert status == 4 and "y.ipynb is not a Jupyter notebook" in err
+
+
+@pytest.mark.parametrize(
+    "encoding, says",
+    [("utf-16", "is in UTF-16, as PowerShell's > writes it"), ("latin-1", "is not in UTF-8")],
+)
+def test_a_file_in_another_encoding_is_told(check, encoding, says):
+    Path("x.py").write_text(f"{ENGINE}# caf\N{LATIN SMALL LETTER E WITH ACUTE}\n", encoding)
+    status, out, err = check("p01_autograd", "x.py")
+    assert status == 4 and not out and "x.py" in err and says in err and "save it as UTF-8" in err
+
+
 # What a reader sees
 
 
@@ -194,6 +221,57 @@ def test_a_name_that_is_not_there_is_not_written_yet(check):
     for name in ("topological_order", "Value.__add__", "Value.__neg__", "Value.__radd__"):
         assert name in out
     assert "TypeError" not in out
+
+
+def test_a_method_that_is_not_inherited_either_is_not_written_yet(check):
+    text = listing("p03_bpe").replace("    def save(", "    def saved(")
+    _, out, _ = check("p03_bpe", "my/p03_bpe.py", text, "-k", "save or load")
+    assert "not written yet: BasicTokenizer.save, RegexTokenizer.save\n" in out
+    assert "AttributeError" not in out
+
+
+def test_an_assertion_of_the_reader_is_shown(check):
+    text = engine(("        y = math.tanh(self.data)\n", "        assert self.data > 9\n"))
+    _, out, _ = check("p01_autograd", "my/p01_autograd.py", text, "-k", "function_of_a_value")
+    assert "    your own assert says no:\n    my/p01_autograd.py:" in out
+    assert ", in Value.tanh\n        assert self.data > 9\n" in out
+
+
+def test_one_cause_has_one_title(check):
+    """A missing early stop of `train` is one finding, not one for each method that needs it."""
+    stop = "            if not counts:\n                break\n"
+    text = listing("p03_bpe")
+    assert text.count(stop) == 1
+    _, out, _ = check("p03_bpe", "my/p03_bpe.py", text.replace(stop, ""), "-k", QUICK)
+    titles = [line for line in out.splitlines() if line.startswith("training ends when")]
+    assert len(titles) == 1 and out.count("when no pair is left, training ends with those") == 1
+    assert out.count("also wrong: ") <= 1 and "; next: BasicTokenizer\n" in out
+
+
+NO_NEG, NO_EXP = ("def __neg__(", "def negative("), ("def exp(", "def export(")
+
+
+@pytest.mark.parametrize(
+    "edits, following",
+    [
+        ([("self.data + other.data,", "self.data + 1,")], "Value.__add__"),
+        ([("self * other**-1", "self * other")], "Value.__truediv__"),
+        ([NO_EXP, NO_NEG], "Value.__neg__"),
+        ([NO_NEG, ("1 - y * y", "1 - y")], "Value.tanh"),
+    ],
+    ids=["wrong", "wrong, last operator", "missing", "missing and wrong"],
+)
+def test_next_is_the_first_that_is_wrong_or_else_missing(check, edits, following):
+    _, out, _ = check("p01_autograd", "my/x.py", engine(*edits))
+    assert f" pass; next: {following}\n" in out
+
+
+def test_the_findings_come_before_the_hint(check):
+    _, out, _ = check("p01_autograd", "my/p01_autograd.py", in_other_words("assigned"))
+    lines = out.splitlines()
+    says = "this is what assigned looks like: python -m p01_autograd.break_it assigned"
+    assert says in lines
+    assert " pass; next: " in lines[lines.index(says) - 1], "findings first: the hint takes longer"
 
 
 def test_a_wrong_answer_is_told_without_pytest(check):
@@ -254,12 +332,6 @@ def in_other_words(name):
     (sabotage,) = [sabotage for sabotage in SABOTAGES if sabotage.name == name]
     text = edited("p01_autograd", sabotage)[1]
     return ast.unparse(ast.parse(text)).replace("upstream", "from_above")
-
-
-def test_the_hint_names_the_sabotage(check):
-    _, out, _ = check("p01_autograd", "my/p01_autograd.py", in_other_words("assigned"))
-    says = "this is what assigned looks like: python -m p01_autograd.break_it assigned"
-    assert says in out.splitlines()
 
 
 def test_the_hint_knows_every_sabotage_in_other_words(tmp_path):

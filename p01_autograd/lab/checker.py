@@ -56,6 +56,7 @@ class Checker:
     module: types.ModuleType | None = None  # what the fixture gives instead of the project's own
     retyped: list[str] = field(default_factory=list)  # projects that no longer hold our text
     items: list[pytest.Item] = field(default_factory=list)  # from test_build.py
+    nothing: bool = False  # -k, or what was given, selects no test at all
     results: dict[str, Failure | None] = field(default_factory=dict)  # by node id; None: passed
     slow: set[str] = field(default_factory=set)  # node ids that the hint does not run again
     told: bool = False
@@ -269,7 +270,9 @@ def pytest_collection_modifyitems(config, items):
 
 def pytest_collection_finish(session):
     gc.freeze()  # what has been imported stays: not to be searched for garbage again and again
-    session.config.stash[CHECKER].items = [item for item in session.items if is_check(item)]
+    checker = session.config.stash[CHECKER]
+    checker.items = [item for item in session.items if is_check(item)]
+    checker.nothing = not session.items
 
 
 @pytest.hookimpl(wrapper=True)
@@ -494,6 +497,9 @@ def tell(config) -> None:
     if terminal is None or silent:
         return
     terminal.ensure_newline()
+    something = checker.given or checker.nothing or any(checker.results.values())
+    if something and terminal._tw.width_of_current_line:  # the dots of -q
+        terminal.line("")
     tell_failures(terminal, checker)
     tell_summary(terminal, checker)
     checker.told = True
@@ -572,7 +578,8 @@ def tell_summary(terminal, checker: Checker) -> None:
         terminal.write_line("")
     for line in dict.fromkeys(checker.skipped):
         terminal.write_line(line, yellow=True)
-    if len(checker.projects) != 1 or not (failing or checker.given) or checker.homework:
+    worth_it = failing or checker.given or checker.nothing
+    if len(checker.projects) != 1 or not worth_it or checker.homework:
         return
     project = checker.projects[0]
     chapter = steps.steps(shipped_text(project))
@@ -610,6 +617,7 @@ def name_of(item, checker: Checker) -> str:
 
 def what_next(checker: Checker) -> str:
     """The first function that is wrong; if none is, the first that is missing."""
-    failed = [item for item in checker.items if checker.results.get(item.nodeid)]
-    wrong = [item for item in failed if not checker.results[item.nodeid].missing]
+    results = [(item, checker.results.get(item.nodeid)) for item in checker.items]
+    failed = [item for item, failure in results if failure]
+    wrong = [item for item, failure in results if failure and not failure.missing]
     return name_of((wrong or failed)[0], checker) if failed else ""

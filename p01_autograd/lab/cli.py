@@ -1,7 +1,9 @@
 """What the command lines of all projects share: an error is one line and status 2."""
 
 import argparse
+import atexit
 import contextlib
+import functools
 import math
 import os
 import sys
@@ -13,6 +15,11 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **kwargs):
         super().__init__(allow_abbrev=False, **kwargs)
+
+    def parse_args(self, args=None, namespace=None):
+        """The flags; from here on a closed pipe (| head) ends the command without a traceback."""
+        let_the_reader_leave()
+        return super().parse_args(args, namespace)
 
     def error(self, message: str):
         """Print one line on stderr and end with status 2."""
@@ -77,6 +84,27 @@ def quiet_end() -> None:
     """After a BrokenPipeError: nobody reads what Python still wants to flush at its end."""
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@functools.cache  # once is enough
+def let_the_reader_leave() -> None:
+    """End quietly when nobody reads what is printed, also where Python flushes at its end."""
+    before = sys.excepthook
+
+    def hook(kind, error, traceback):
+        if issubclass(kind, BrokenPipeError):
+            quiet_end()
+        else:
+            before(kind, error, traceback)
+
+    def flush():
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            quiet_end()
+
+    sys.excepthook = hook
+    atexit.register(flush)
 
 
 def measure(package, description, parts, short=None, options=(), argv=None) -> int:

@@ -234,7 +234,7 @@ def sabotages_find_their_text(project: str) -> bool:
             given = {
                 key.arg: key.value.value
                 for key in call.keywords
-                if isinstance(key.value, ast.Constant)
+                if isinstance(key.value, ast.Constant) and isinstance(key.value.value, str)
             }
             source = ROOT / project / f"{given.get('module', 'build')}.py"
             old = given.get("old")
