@@ -19,6 +19,7 @@ import gc
 import importlib
 import linecache
 import re
+import shlex
 import sys
 import textwrap
 import threading
@@ -107,7 +108,7 @@ def pytest_configure(config):
     if len(checker.projects) != 1:
         raise pytest.UsageError(
             f"--build needs one project, {len(checker.projects) or 'none'} selected; say which: "
-            f"pytest p04_attention --build {checker.given}"
+            f"pytest p04_attention --build {shlex.quote(checker.given)}"
         )
     project = checker.projects[0]
     config.option.disable_warnings = True  # of libraries, in the words of libraries
