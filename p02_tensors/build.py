@@ -81,12 +81,12 @@ def tensor(data: object, dtype: np.dtype | None = None, requires_grad: bool = Fa
     return Tensor(array, requires_grad)
 
 
-def zeros(*shape: int, dtype: np.dtype = np.float32, requires_grad: bool = False) -> Tensor:
+def zeros(*shape: int, dtype: type = np.float32, requires_grad: bool = False) -> Tensor:
     """zeros(2, 3) has shape (2, 3)."""
     return Tensor(np.zeros(shape, dtype), requires_grad)
 
 
-def ones(*shape: int, dtype: np.dtype = np.float32, requires_grad: bool = False) -> Tensor:
+def ones(*shape: int, dtype: type = np.float32, requires_grad: bool = False) -> Tensor:
     """ones(2, 3) has shape (2, 3)."""
     return Tensor(np.ones(shape, dtype), requires_grad)
 
@@ -147,8 +147,8 @@ class Tensor:
     @staticmethod
     def record(data: np.ndarray, *edges: tuple[Tensor, VJP]) -> Tensor:
         """The result of an operation, with the edges to those inputs that require a gradient."""
-        edges = [edge for edge in edges if edge[0].requires_grad and Tensor.grad_enabled]
-        return Tensor(data, len(edges) > 0, edges)
+        kept = [edge for edge in edges if edge[0].requires_grad and Tensor.grad_enabled]
+        return Tensor(data, len(kept) > 0, kept)
 
     def topological_order(self) -> list[Tensor]:
         """All that this tensor was made of: every tensor after its inputs, this one last."""

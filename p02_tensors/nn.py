@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 from p02_tensors import functional, torch_like
 from p02_tensors.torch_like import Tensor, no_grad
@@ -18,6 +20,8 @@ class Parameter(Tensor):
 
 class Module:
     """Parameters and modules that are set as attributes are found again, in that order."""
+
+    forward: Callable[..., Any]  # what a module computes: each one has its own
 
     def __init__(self):
         self.training = True

@@ -72,7 +72,7 @@ def axes_of(dim, ndim: int) -> tuple[int, ...]:
     return axes if ndim else ()
 
 
-def shape_without(shape, axes, keepdim: bool) -> tuple[int, ...]:
+def shape_without(shape, axes, keepdim: builtins.bool) -> tuple[int, ...]:
     """What reducing these axes leaves of a shape."""
     if keepdim:
         return tuple(1 if i in axes else size for i, size in enumerate(shape))
@@ -163,7 +163,7 @@ def without_gradient(function):
     return method
 
 
-def linear_at(value: np.ndarray, *slopes: tuple[Tensor, np.ndarray]) -> Tensor:
+def linear_at(value: np.ndarray, *slopes: tuple[Tensor, np.ndarray | None]) -> Tensor:
     """A tensor of these values whose gradient with respect to each x is its slope, elementwise.
 
     value + slope * (x - x.detach()): what is added is zero, and has the gradient.
@@ -487,7 +487,7 @@ class Tensor:
 
     # Reductions
 
-    def reduced(self, name: str, axes, keepdim: bool) -> Tensor:
+    def reduced(self, name: str, axes, keepdim: builtins.bool) -> Tensor:
         """A reduction of the core over these axes, one after the other."""
         out, method = self, getattr(build.Tensor, name)
         if len(axes) == self.ndim and not keepdim:
@@ -775,7 +775,8 @@ def corner(x: Tensor, diagonal: int) -> Tensor:
     """True on the diagonal and below it, for the last two axes of x."""
     if x.ndim < 2:
         raise RuntimeError(f"tril and triu need two axes, got shape {x.shape}")
-    return tensor(np.tri(*x.shape[-2:], diagonal, dtype=bool))
+    rows, columns = x.shape[-2:]
+    return tensor(np.tri(rows, columns, diagonal, dtype=bool))
 
 
 def cat(tensors, dim=0) -> Tensor:

@@ -95,7 +95,7 @@ class BasicTokenizer:
                 get_stats(ids, counts)
             if not counts:
                 break
-            pair = max(counts, key=counts.get)  # the first of the most frequent
+            pair = max(counts, key=lambda pair: counts[pair])  # the first of the most frequent
             chunks = [merge(ids, pair, new_id) for ids in chunks]
             self.merges[pair] = new_id
         self.build_vocab()

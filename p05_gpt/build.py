@@ -115,7 +115,7 @@ def evaluate(model: nn.Module, data: torch.Tensor, block_size: int) -> float:
 
 
 def generate(
-    model: nn.Module,
+    model: GPT,
     idx: torch.Tensor,
     max_new_tokens: int,
     temperature: float = 1.0,
