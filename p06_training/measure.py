@@ -1,14 +1,14 @@
 """What the loop costs, and how far it carries: python -m p06_training.measure
 
-Without a name the parts overhead, checkpoint, scaling and plan, about a minute together on a quiet
-machine; with --all the last two too, which train:
+Without a name it measures overhead, checkpoint, scaling and plan, in about a minute on a quiet
+machine; with --all also recipe and finetune, which train for longer:
 
     overhead    what logging, clipping and warnings add to the bare step
     checkpoint  the time that saving takes, as a share of the run's
     scaling     one process against two: tokens per second, and whether the losses agree
-    plan        a step on 1, 8, 64 and 1,024 workers, computed from what is measured here
+    plan        a step on 1, 8, 64 and 1,024 workers, computed from measurements on this machine
     recipe      the default run: time to the loss of nanoGPT's CPU recipe, and where it ends
-    finetune    Shakespeare first, then Python's reference, against the same steps from scratch
+    finetune    Shakespeare, then Python's reference, against as many steps from scratch
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from .trainer import Trainer
 
 WORKERS = (1, 8, 64, 1024)
 WHOLE = ("--eval-tokens", "1000000")  # every validation over all of the second part
-FASTER = 100  # a GPU for a core, to see what that leaves of the plan
+FASTER = 100  # how many times as fast as a core the workers of the third plan are
 SIZES = (1, 1_000, 30_000, 1_000_000, 3_000_000)  # floats in a measured exchange
 
 
@@ -73,7 +73,7 @@ def new_run(folder: Path, **changed) -> tuple[Trainer, train.Job]:
 
 
 def bare_steps(trainer: Trainer, n: int) -> float:
-    """Seconds for n steps with nothing around them: batch, loss, gradients, update."""
+    """Seconds for n bare steps: batch, loss, gradients, update."""
     config, loop = trainer.recipe, trainer.loop
     start = time.perf_counter()
     for _ in range(n):
@@ -99,7 +99,7 @@ def looped_steps(trainer: Trainer, job: train.Job, n: int) -> float:
 
 
 def overhead(args):
-    """The bare step and the loop in turns; the curve is as long as at the end of a default run."""
+    """The bare step and the loop by turns, with a log as long as at the end of a default run."""
     with tempfile.TemporaryDirectory() as folder:
         trainer, job = new_run(Path(folder), steps=10**6, eval_every=10**6, checkpoint_every=10**6)
         trainer.recipe.warmup_steps = 10**6  # the rate does not matter here
@@ -251,7 +251,7 @@ def step_times() -> tuple[float, float]:
 
 
 def plan(args):
-    """Three ways to use more workers, each connected as these two processes are."""
+    """Three ways to use more workers, on a network as fast as that of these two processes."""
     fixed, per_window = step_times()
     found = measured_exchange()
     latency, (size, taken) = found[0][1] / 2, found[-1]
@@ -317,7 +317,7 @@ def draw_plan(curves: dict):
 
 
 def recipe(args):
-    """Both clocks start with the training loop; validations count for us and not for the recipe."""
+    """Time to the same loss; validations are included in our time and not in the recipe's."""
     runs = []
     print(
         f"seed   recipe to    ours: below {RECIPE_LOSS} at         ratio   ours, best\n"
@@ -375,14 +375,14 @@ BASE: tuple[str, ...] = ()  # more flags of the first run, its text and sizes am
 
 
 def python_reference(n: int = 100_000) -> str:
-    """The first characters of the language reference that comes with Python, for `help()`."""
+    """The first n characters of the language reference that comes with Python, for help()."""
     from pydoc_data.topics import topics
 
     return "\n\n".join(topics[name] for name in sorted(topics))[:n]
 
 
 def last_loss(out: Path, *flags: str) -> float:
-    """Nats per character, over all of the second part, of the run with these flags."""
+    """Nats per character over the whole validation part, at the last step of a run."""
     with contextlib.redirect_stdout(io.StringIO()) as said:
         if train.main(["--out", str(out), "--device", "cpu", *flags]):
             raise UsageError(f"the run ended with: {said.getvalue().strip().splitlines()[-1:]}")
@@ -391,7 +391,7 @@ def last_loss(out: Path, *flags: str) -> float:
 
 
 def finetune(args):
-    """Two runs on the second text, of as many steps: one begins where the first text ended."""
+    """Two runs of as many steps on a second text: from a model of the first, and from scratch."""
     base_steps, steps = str(args.base_steps), str(args.tune_steps)
     found = []
     print(f"{'seed':>4} {'first text':>10} {'from it':>8} {'from scratch':>12}")
@@ -410,11 +410,14 @@ def finetune(args):
                     last_loss(Path(folder, "scratch"), *other, *sizes),
                 )
             )
+            tokenizers = [run.read_run(Path(folder, name))[1] for name in ("tuned", "scratch")]
+        tokens = [len(run.encode(tokenizer, python_reference())) for tokenizer in tokenizers]
         print("{:4} {:10.4f} {:8.4f} {:12.4f}".format(seed, *found[-1]), flush=True)
     print("mean {:10.4f} {:8.4f} {:12.4f}".format(*map(mean, zip(*found, strict=True))))
     print(
         f"nats per character after {base_steps} steps on the first text and {steps} on 100 kB of "
-        "Python's reference, on the tenth held back"
+        "Python's reference, on the tenth held back\n"
+        f"the reference is {tokens[0]:,} tokens of the first text's and {tokens[1]:,} of its own"
     )
 
 

@@ -136,6 +136,10 @@ def test_finetune_compares_with_the_same_steps_from_scratch(small, monkeypatch, 
     assert measure.main(["finetune", *flags]) == 0
     said = capsys.readouterr().out
     assert re.search(r"^ +1( +\d\.\d{4}){3}$", said, re.M) and "after 3 steps" in said
+    found = re.search(
+        r"reference is ([\d,]+) tokens of the first text's and ([\d,]+) of its own", said
+    )
+    assert found and found[1] != found[2]
     base, tuned, scratch = calls
     assert tuned[tuned.index("--init-from") + 1] == base[1] and "--init-from" not in scratch
     assert all(run[run.index("--steps") + 1] == "2" for run in (tuned, scratch))
