@@ -15,6 +15,7 @@ from p01_autograd.lab.figures import BROKEN, HEALTHY, subplots
 from p01_autograd.lab.sabotage import Sabotage, main, sabotaged
 
 STEPS, LR = 100, 1.0
+POINTS, HIDDEN = 60, (8, 8)  # 105 parameters
 
 
 @dataclass
@@ -130,12 +131,12 @@ SABOTAGES = [
 
 
 def experiment(build=None, nn=None, seed=1337) -> Numbers:
-    """Train a network of 105 parameters on 60 points with the given engine or layers."""
+    """Train a small network on two moons, with another engine or other layers than ours."""
     if nn is None:
         nn = layers_on(build)
     random.seed(seed)
-    model = nn.MLP(2, [8, 8, 1])
-    points, labels = two_moons(60, seed=seed)
+    model = nn.MLP(2, [*HIDDEN, 1])
+    points, labels = two_moons(POINTS, seed=seed)
     losses = train(model, points, labels, STEPS, LR)
     above = [step for step, loss in enumerate(losses) if not loss < losses[0] / 2]
     return Numbers(

@@ -7,6 +7,8 @@ Without a name every part, half a minute together:
     micrograd  one network on both engines (needs it: pip install micrograd)
 """
 
+from __future__ import annotations
+
 import gc
 import importlib
 import importlib.util
@@ -16,30 +18,39 @@ import statistics
 import sys
 import time
 import tracemalloc
+from argparse import Namespace
+from typing import TYPE_CHECKING
 
 from p01_autograd import nn
 from p01_autograd.build import Value, topological_order
 from p01_autograd.lab.cli import at_least, measure
 from p01_autograd.lab.figures import HEALTHY, REFERENCE, subplots
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 WIDTHS = [4, 8, 16, 32, 64]
 INPUTS, POINTS = 2, 10
-IN_A_ROW = 5
-CHAINS = [1_000, 10_000, 100_000, 1_000_000]
+COMPARED = [16, 16]  # hidden units of the network that runs on both engines
+IN_A_ROW = 5  # passes
+CHAINS = [1_000, 10_000, 100_000, 1_000_000]  # nodes
+
+Points = list[list[float]]
 
 
-def forward(model, points):
+def forward(model: nn.MLP, points: Points) -> Value:
     """The sum of the squared outputs: a graph of about two nodes per parameter and point."""
     return sum(model(point) ** 2 for point in points)
 
 
-def inputs(seed: int = 0) -> list[list[float]]:
+def inputs(seed: int = 0) -> Points:
+    """POINTS points of INPUTS numbers each, drawn from [-1, 1)."""
     draw = random.Random(seed)
     return [[draw.uniform(-1, 1) for _ in range(INPUTS)] for _ in range(POINTS)]
 
 
-def seconds(model, points) -> tuple[float, float]:
-    """Time of one forward and one backward pass."""
+def seconds(model: nn.MLP, points: Points) -> tuple[float, float]:
+    """The seconds that one forward and one backward pass take."""
     start = time.perf_counter()
     result = forward(model, points)
     middle = time.perf_counter()
@@ -47,8 +58,8 @@ def seconds(model, points) -> tuple[float, float]:
     return middle - start, time.perf_counter() - middle
 
 
-def memory(model, points) -> int:
-    """Bytes at the highest point of a forward and a backward pass."""
+def memory(model: nn.MLP, points: Points) -> int:
+    """Bytes at the peak of a forward and a backward pass."""
     gc.collect()
     tracemalloc.start()
     forward(model, points).backward()
@@ -57,8 +68,8 @@ def memory(model, points) -> int:
     return peak
 
 
-def floats_only(model, points) -> float:
-    """Time of the forward pass on plain numbers, without a graph."""
+def floats_only(model: nn.MLP, points: Points) -> float:
+    """The seconds that the forward pass takes on plain floats, without a graph."""
     layers = [
         [([w.data for w in n.w], n.b.data, n.nonlin) for n in layer.neurons]
         for layer in model.layers
@@ -99,10 +110,11 @@ def exponent(rows: list[dict], what: str) -> float:
     return sum((x - mx) * (y - my) for x, y in zip(xs, ys)) / sum((x - mx) ** 2 for x in xs)
 
 
-def against_micrograd(repeats: int) -> dict | None:
-    """Micrograd's network on micrograd's Value and on ours: the ratios, or None without it.
+def against_micrograd(repeats: int) -> dict[str, float] | None:
+    """micrograd's network on its own Value and on ours: {"speed", "memory"}, as ratios.
 
-    Each times a few passes in a row, so that collecting micrograd's cycles counts as its own.
+    None if micrograd is not installed. Several passes are timed in a row, so that the time in which
+    the garbage collector frees micrograd's cycles counts as micrograd's.
     """
     if importlib.util.find_spec("micrograd") is None:
         return None
@@ -112,7 +124,7 @@ def against_micrograd(repeats: int) -> dict | None:
     for name, value in (("micrograd", theirs_value), ("ours", Value)):
         theirs.Value = value  # micrograd's layers look the name up when they are made
         random.seed(0)
-        models[name] = theirs.MLP(INPUTS, [16, 16, 1])
+        models[name] = theirs.MLP(INPUTS, [*COMPARED, 1])
     for _ in range(repeats):
         for name, model in models.items():
             gc.collect()
@@ -127,8 +139,8 @@ def against_micrograd(repeats: int) -> dict | None:
     }
 
 
-def chain(nodes: int):
-    """(((x * 1.0) + 0.0) * 1.0) ...: x and the result; every node waits for the one before it."""
+def chain(nodes: int) -> tuple[Value, Value]:
+    """x and (((x * 1.0) + 0.0) * 1.0) ...: every node has the one before it as an input."""
     x = result = Value(1.0)
     one, zero = Value(1.0), Value(0.0)
     for _ in range(nodes // 2):
@@ -136,7 +148,7 @@ def chain(nodes: int):
     return x, result
 
 
-def draw_size(rows: list[dict]):
+def draw_size(rows: list[dict]) -> Figure:
     """Milliseconds and megabytes against the number of nodes."""
     figure, (left, right) = subplots(1, 2, width=9.6, height=4.0)
     nodes = [row["nodes"] for row in rows]
@@ -153,7 +165,7 @@ def draw_size(rows: list[dict]):
 # The parts
 
 
-def measure_size(flags) -> None:
+def measure_size(flags: Namespace) -> Figure:
     rows = grow(flags.repeats)
     print(f"an MLP {INPUTS}-width-width-1 on {POINTS} points; per node of the graph")
     print("width    nodes  forward us  backward us  bytes  forward over plain floats")
@@ -169,7 +181,7 @@ def measure_size(flags) -> None:
     return draw_size(rows)
 
 
-def measure_chain(flags) -> None:
+def measure_chain(flags: Namespace) -> None:
     print("per node: forward us  backward us  the same without Python's garbage collector")
     for n in CHAINS:
         print(f"{n:9,}", end="")
@@ -191,7 +203,7 @@ def measure_chain(flags) -> None:
         print()
 
 
-def measure_micrograd(flags) -> None:
+def measure_micrograd(flags: Namespace) -> None:
     ratio = against_micrograd(flags.repeats)
     if ratio is None:
         print("micrograd is not installed; with it (pip install micrograd) both are compared")

@@ -1,6 +1,6 @@
 """A NumPy that refuses to broadcast: the proof that the library does so by itself.
 
-    pytest -p p02_tensors.watch p02_tensors/test_build.py
+    python -m pytest -p p02_tensors.watch p02_tensors/test_build.py
 
 runs the tests with every array of the library watched: an elementwise call that is given arrays of
 two shapes raises `Broadcast`.
