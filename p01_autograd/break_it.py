@@ -3,10 +3,14 @@
 python -m p01_autograd.break_it
 """
 
+from __future__ import annotations
+
 import math
 import random
 import sys
 from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from p01_autograd import build as shipped_build
 from p01_autograd import nn as shipped_nn
@@ -14,20 +18,23 @@ from p01_autograd.demo import accuracy, train, two_moons
 from p01_autograd.lab.figures import BROKEN, HEALTHY, subplots
 from p01_autograd.lab.sabotage import Sabotage, main, sabotaged
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 STEPS, LR = 100, 1.0
-POINTS, HIDDEN = 60, (8, 8)  # 105 parameters
+POINTS, HIDDEN = 60, (8, 8)  # a network of 105 parameters
 
 
 @dataclass
 class Numbers:
-    """What one training run came to."""
+    """The results of one training run; losses are mean hinge losses per point."""
 
     first_loss: float
-    lowest_loss: float  # on the way
+    lowest_loss: float
     last_loss: float
-    accuracy: float  # on 200 points that it has not seen
-    steps_to_half: int  # until the loss had halved for good; STEPS if never
-    losses: list
+    accuracy: float  # on 200 unseen points
+    steps_to_half: int  # until the loss stays below half of the first one; STEPS if never
+    losses: list[float]
 
 
 SABOTAGES = [
@@ -130,8 +137,10 @@ SABOTAGES = [
 ]
 
 
-def experiment(build=None, nn=None, seed=1337) -> Numbers:
-    """Train a small network on two moons, with another engine or other layers than ours."""
+def experiment(
+    build: ModuleType | None = None, nn: ModuleType | None = None, seed: int = 1337
+) -> Numbers:
+    """Train a small network on two moons with the given engine or the given layers."""
     if nn is None:
         nn = layers_on(build)
     random.seed(seed)
@@ -149,8 +158,8 @@ def experiment(build=None, nn=None, seed=1337) -> Numbers:
     )
 
 
-def layers_on(build):
-    """The layers of nn.py, made of another engine's values."""
+def layers_on(build: ModuleType) -> ModuleType:
+    """nn.py on another engine's Value."""
     if build is shipped_build:
         return shipped_nn
     name = build.__name__.rpartition(".")[2]
@@ -166,8 +175,8 @@ def layers_on(build):
     return sabotaged("p01_autograd", swap)
 
 
-def figure(healthy, broken):
-    """The loss over the steps, one line for each seed."""
+def figure(healthy: list, broken: list) -> Figure:
+    """The loss over the steps, one line for each run that came to an end."""
     drawing, axes = subplots()
     for runs, colour, name in ((healthy, HEALTHY, "healthy"), (broken, BROKEN, "broken")):
         for i, run in enumerate(run for run in runs if not hasattr(run, "error")):

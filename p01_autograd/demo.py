@@ -1,25 +1,36 @@
-"""Two moons: a small network learns to tell two half circles apart.
+"""Two moons: a small network learns to classify the points of two half circles.
 
     python -m p01_autograd.demo
 
 Draws the decision boundary and the loss into runs/p01_autograd/moons.png.
 """
 
+from __future__ import annotations
+
 import math
 import random
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from p01_autograd.lab.cli import Parser, at_least, positive, print_anything
 from p01_autograd.lab.figures import BROKEN, HEALTHY, subplots
 from p01_autograd.nn import MLP
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def two_moons(n: int, noise: float = 0.1, seed: int = 0):
-    """n points on two interleaved half circles: a list of (x, y) and one of labels, 1 or -1.
+    from p01_autograd.build import Value
 
-    `noise` is the standard deviation of what is added to each coordinate.
+Points = list[tuple[float, float]]
+Labels = list[int]  # 1 or -1
+
+
+def two_moons(n: int, noise: float = 0.1, seed: int = 0) -> tuple[Points, Labels]:
+    """n points on two interleaved half circles of radius 1, and the half circle of each.
+
+    `noise` is the standard deviation of the normal noise added to each coordinate.
     """
     draw = random.Random(seed)
     points, labels = [], []
@@ -33,19 +44,19 @@ def two_moons(n: int, noise: float = 0.1, seed: int = 0):
     return points, labels
 
 
-def hinge_loss(model, points, labels):
+def hinge_loss(model: MLP, points: Points, labels: Labels) -> Value:
     """The mean of max(0, 1 - label * score): zero once every point is right by a margin of 1."""
     return sum((1 - y * model(p)).relu() for p, y in zip(points, labels)) / len(points)
 
 
-def accuracy(model, points, labels) -> float:
-    """The share of the points that the model puts on the right side."""
+def accuracy(model: MLP, points: Points, labels: Labels) -> float:
+    """The share of the points whose score has the sign of their label."""
     right = sum((model(p).data > 0) == (y > 0) for p, y in zip(points, labels))
     return right / len(points)
 
 
-def train(model, points, labels, steps: int, lr: float) -> list[float]:
-    """Gradient descent on all points at once; returns the loss before every step."""
+def train(model: MLP, points: Points, labels: Labels, steps: int, lr: float) -> list[float]:
+    """Gradient descent on the whole data set; returns the loss before every step."""
     from tqdm import tqdm
 
     losses = []
@@ -59,8 +70,8 @@ def train(model, points, labels, steps: int, lr: float) -> list[float]:
     return losses
 
 
-def draw(model, points, labels, losses):
-    """The figure: which side the model puts each place on, and the loss over the steps."""
+def draw(model: MLP, points: Points, labels: Labels, losses: list[float]) -> Figure:
+    """The decision boundary with the points, and the loss over the steps."""
     figure, (left, right) = subplots(1, 2, width=9.6, height=4.0)
     xs = [-1.6 + 4.2 * i / 60 for i in range(61)]
     ys = [-1.2 + 2.9 * i / 40 for i in range(41)]
@@ -77,7 +88,7 @@ def draw(model, points, labels, losses):
     return figure
 
 
-def main(argv=None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     print_anything()
     parser = Parser(prog="python -m p01_autograd.demo", description="Learn two moons.")

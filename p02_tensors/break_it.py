@@ -9,10 +9,13 @@ that is wrong then fits all the same, and only the numbers can tell.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from math import isfinite
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +23,11 @@ from p01_autograd.lab.figures import BROKEN, HEALTHY, subplots
 from p01_autograd.lab.sabotage import Sabotage, main, sabotaged
 from p02_tensors import build as shipped_build
 from p02_tensors.digits import digits
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from p02_tensors.torch_like import Tensor
 
 N, STEPS, LR = 64, 300, 0.02  # at 0.03 the healthy run ends higher
 TRAINING, TEST = 4096, 1024  # images
@@ -29,20 +37,20 @@ DIRECTIONS = 8  # in which a gradient is measured
 
 @dataclass
 class Numbers:
-    """What one training run came to; losses in nats per image."""
+    """The results of one training run; losses in nats per image."""
 
-    gradient_error: float  # of backward against the measured slope, before the first step
+    gradient_error: float  # of backward against finite differences, before the first step
     early_loss: float  # mean of the first 20 steps
     last_loss: float  # mean of the last 20 steps
-    accuracy: float  # on images that it has not seen, in batches of 64
-    answers_to_one: int  # how many rows of scores come back for a single image
+    accuracy: float  # on unseen images, in batches of 64
+    answers_to_one: int  # rows of scores for a single image
     bright_loss: float  # on unseen images a hundred times as bright
-    losses: list
-    by_brightness: list
+    losses: list[float]
+    by_brightness: list[float]
 
 
-def parameters(build, rng, dtype):
-    """Three matrices and two biases."""
+def parameters(build: ModuleType, rng: np.random.Generator, dtype: np.dtype) -> list[Tensor]:
+    """w1 (64, 64), b1 (64,), w2 (64, 64), b2 (64,), w3 (64, 10)."""
     sizes = [(N, N), (N,), (N, N), (N,), (N, 10)]
     scales = [np.sqrt(2 / N) if len(size) == 2 else 0.1 for size in sizes]
     return [
@@ -51,34 +59,39 @@ def parameters(build, rng, dtype):
     ]
 
 
-def scores(x, w1, b1, w2, b2, w3):
+def scores(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, w3: Tensor) -> Tensor:
     """One hidden layer, a second one that adds to it, ten scores: (B, 64) -> (B, 10)."""
     h = (x @ w1 + b1).relu()
     h = h + (h @ w2 + b2).relu()
     return h @ w3
 
 
-def loss(build, x, labels, weights):
-    """Mean cross-entropy in nats."""
+def loss(build: ModuleType, x: Tensor, labels: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    """Mean cross-entropy in nats: x (B, 64), labels (B,) int64 -> scalar."""
     logp = scores(x, *weights).log_softmax(-1)
     return -logp[build.arange(len(x)), labels].mean()
 
 
 @cache
-def images(count: int, seed: int):
+def images(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """digits(count, seed), drawn once."""
     return digits(count, seed)
 
 
-def batches(build, count: int, seed: int, dtype):
-    """Images and labels, 64 at a time."""
+def batches(
+    build: ModuleType, count: int, seed: int, dtype: np.dtype
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images (64, 64) and labels (64,), `count` images in all."""
     x, labels = images(count, seed)
     for i in range(0, count, N):
         yield build.tensor(x[i : i + N], dtype), build.tensor(labels[i : i + N])
 
 
 @np.errstate(all="ignore")  # NaN and infinity are symptoms here
-def experiment(build=shipped_build, optim=None, seed: int = 1337) -> Numbers:
-    """Train with the given library or optimizer, then ask about images it has not seen."""
+def experiment(
+    build: ModuleType = shipped_build, optim: ModuleType | None = None, seed: int = 1337
+) -> Numbers:
+    """Train with the given core or optimizer, then evaluate on unseen images."""
     optim = on(build, "optim") if optim is None else optim
     build = on(build, "torch_like")
     error = gradient_error(build, seed)
@@ -111,10 +124,11 @@ def experiment(build=shipped_build, optim=None, seed: int = 1337) -> Numbers:
     )
 
 
-def gradient_error(build, seed: int, step: float = 1e-6) -> float:
-    """How far backward's slopes in random directions are from measured ones, at the worst weight.
+def gradient_error(build: ModuleType, seed: int, step: float = 1e-6) -> float:
+    """The relative error of backward's directional derivatives, for the worst parameter.
 
-    The root mean square of the differences over that of the measured slopes.
+    The reference are central differences along random directions, in float64; the error is the
+    root mean square of the differences over that of the reference.
     """
     rng = np.random.default_rng(seed)
     weights = parameters(build, rng, build.float64)
@@ -136,7 +150,7 @@ def gradient_error(build, seed: int, step: float = 1e-6) -> float:
 
 
 @cache
-def on(build, module: str):
+def on(build: ModuleType, module: str) -> ModuleType:
     """The library's torch_like or optim, on another core."""
     if build is shipped_build:
         return import_module(f"p02_tensors.{module}")
@@ -301,7 +315,7 @@ SABOTAGES = [
 ]
 
 
-def figure(healthy, broken):
+def figure(healthy: list, broken: list) -> Figure:
     """The loss over the steps and over the brightness of unseen images, a line for each seed."""
     drawing, (left, right) = subplots(1, 2, width=9.6)
     for runs, colour, name in ((healthy, HEALTHY, "healthy"), (broken, BROKEN, "broken")):
@@ -310,8 +324,10 @@ def figure(healthy, broken):
             left.plot(run.losses, linewidth=1, **style)
             right.plot(BRIGHTNESS, run.by_brightness, marker="o", **style)
     left.set(xlabel="step", ylabel="loss, nats per image", ylim=(0, 5))
-    right.set(xlabel="times as bright", ylabel="on unseen images", xscale="log", yscale="log")
+    right.set(xlabel="times as bright", ylabel="loss on unseen images, nats")
+    right.set(xscale="log", yscale="log")
     left.legend()
+    right.legend()
     return drawing
 
 

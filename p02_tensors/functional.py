@@ -1,4 +1,7 @@
-"""The functions of a network, as in torch.nn.functional."""
+"""The functions of a network, with the names and signatures of torch.nn.functional.
+
+Shapes: N rows, V classes, C channels; `...` is any number of axes. Losses are in nats.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from p02_tensors.torch_like import Tensor, arange, float32, linear_at, ones, ran
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x (..., inputs), weight (outputs, inputs) -> (..., outputs)."""
+    """x @ weight.T + bias: x (..., inputs), weight (outputs, inputs) -> (..., outputs)."""
     y = x @ weight.transpose(0, 1)
     return y if bias is None else y + bias
 
@@ -29,7 +32,10 @@ def relu(x: Tensor) -> Tensor:
 
 
 def gelu(x: Tensor, approximate: str = "none") -> Tensor:
-    """x times the probability that a standard normal number is below x."""
+    """x times the probability that a standard normal number is below x (Hendrycks, Gimpel 2016).
+
+    approximate: "none", or "tanh" as in GPT-2; RuntimeError for anything else.
+    """
     if approximate == "tanh":
         return 0.5 * x * (1 + (math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)).tanh())
     if approximate != "none":
@@ -55,12 +61,12 @@ def erf(x: np.ndarray) -> np.ndarray:
     return np.copysign(1 - tail * np.exp(-x * x), x)
 
 
-def softmax(x: Tensor, dim: int, dtype=None) -> Tensor:
+def softmax(x: Tensor, dim: int, dtype: np.dtype | None = None) -> Tensor:
     """exp(x) / sum(exp(x)) along dim."""
     return x.softmax(dim, dtype)
 
 
-def log_softmax(x: Tensor, dim: int, dtype=None) -> Tensor:
+def log_softmax(x: Tensor, dim: int, dtype: np.dtype | None = None) -> Tensor:
     """The logarithm of softmax along dim."""
     return x.log_softmax(dim, dtype)
 
@@ -74,9 +80,10 @@ def cross_entropy(
 ) -> Tensor:
     """Mean nats per target: logits (N, V) or (N, V, ...), targets (N,) or (N, ...) int64 -> scalar.
 
-    Targets equal to ignore_index do not count; a class counts as much as weight (V,) says. Targets
-    of floats, shaped as the logits, are the probabilities that the classes should get. With
-    reduction "sum" the losses are added up, with "none" each target's own is returned.
+    Targets equal to `ignore_index` do not count; `weight` (V,) weights the classes. Targets of
+    floats, in the shape of the logits, are class probabilities. `reduction` is "mean", "sum" or
+    "none" (a loss for each target). ValueError if the shapes do not fit, IndexError for a target
+    outside of 0 to V - 1.
     """
     axis = 1 if logits.ndim > 1 else 0
     one_each = logits.shape[:axis] + logits.shape[axis + 1 :]
@@ -88,7 +95,7 @@ def cross_entropy(
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"cross_entropy: reduction is mean, sum or none, not {reduction!r}")
 
-    def rows(x):  # (N, V, ...) -> (N * ..., V)
+    def rows(x: Tensor) -> Tensor:  # (N, V, ...) -> (N * ..., V)
         order = [i for i in range(x.ndim) if i != axis]
         return x.permute(*order, axis).reshape(-1, x.shape[axis])
 
@@ -111,8 +118,17 @@ def cross_entropy(
     return nats.sum() / total if reduction == "mean" else nats.sum()
 
 
-def layer_norm(x: Tensor, shape, weight=None, bias=None, eps: float = 1e-5) -> Tensor:
-    """Mean 0 and variance 1 over the last axes, `shape`; then scaled and shifted."""
+def layer_norm(
+    x: Tensor,
+    shape: tuple[int, ...],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Mean 0 and variance 1 over the last axes, `shape`; then scaled by weight and shifted by bias.
+
+    RuntimeError if x does not end in `shape`. The variance is divided by n, not n - 1.
+    """
     if x.shape[x.ndim - len(shape) :] != tuple(shape):
         raise RuntimeError(f"layer_norm: {x.shape} does not end in {tuple(shape)}")
     axes = tuple(range(-len(shape), 0))
@@ -123,7 +139,10 @@ def layer_norm(x: Tensor, shape, weight=None, bias=None, eps: float = 1e-5) -> T
 
 
 def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
-    """Zero each element with probability p and divide the others by 1 - p."""
+    """In training, zero each element with probability p and divide the others by 1 - p.
+
+    ValueError if p is not in [0, 1].
+    """
     if not 0 <= p <= 1:
         raise ValueError(f"dropout: p must lie in [0, 1], got {p}")
     if not training or p == 0:

@@ -16,13 +16,19 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from argparse import Namespace
+from collections.abc import Callable
 from statistics import median
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from p01_autograd.build import Value, topological_order
 from p01_autograd.lab.cli import at_least, measure
-from p02_tensors.build import tensor
+from p02_tensors.build import Tensor, tensor
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SIZES = (4, 8, 16, 32, 64)
 
@@ -30,7 +36,7 @@ SIZES = (4, 8, 16, 32, 64)
 # matmul
 
 
-def from_numbers(a: np.ndarray, b: np.ndarray):
+def from_numbers(a: np.ndarray, b: np.ndarray) -> Value:
     """The sum of all elements of a @ b; every multiplication and every addition is a node."""
     rows = [[Value(x) for x in row] for row in a.tolist()]
     columns = [[Value(x) for x in column] for column in b.T.tolist()]
@@ -38,31 +44,37 @@ def from_numbers(a: np.ndarray, b: np.ndarray):
     return add(add(x * y for x, y in zip(row, column)) for row in rows for column in columns)
 
 
-def from_broadcasting(a: np.ndarray, b: np.ndarray):
+def from_broadcasting(a: np.ndarray, b: np.ndarray) -> Tensor:
     """The same in a few nodes, one of which holds all n * n * n products."""
-    a, b = tensor(a, requires_grad=True), tensor(b, requires_grad=True)
-    n = len(a.data)
-    products = a.reshape(n, n, 1) * b.reshape(1, n, n)  # (n, n, n)
+    n = len(a)
+    left = tensor(a, requires_grad=True).reshape(n, n, 1)
+    right = tensor(b, requires_grad=True).reshape(1, n, n)
+    products = left * right  # (n, n, n)
     return products.sum(1).sum()
 
 
-def from_matmul(a: np.ndarray, b: np.ndarray):
+def from_matmul(a: np.ndarray, b: np.ndarray) -> Tensor:
     """The same in one node and the sum."""
     return (tensor(a, requires_grad=True) @ tensor(b, requires_grad=True)).sum()
 
 
-WAYS = {"numbers": from_numbers, "broadcast": from_broadcasting, "matmul": from_matmul}
+Way = Callable[[np.ndarray, np.ndarray], Value | Tensor]
+WAYS: dict[str, Way] = {
+    "numbers": from_numbers,
+    "broadcast": from_broadcasting,
+    "matmul": from_matmul,
+}
 
 
-def count_nodes(result) -> int:
-    """How many nodes the graph of a result has."""
+def count_nodes(result: Value | Tensor) -> int:
+    """The number of nodes in the graph of a result."""
     if isinstance(result, Value):
         return len(topological_order(result))
     return len(result.topological_order())
 
 
-def seconds(make, a, b, repeats: int) -> float:
-    """The median time of forward and backward."""
+def seconds(make: Way, a: np.ndarray, b: np.ndarray, repeats: int) -> float:
+    """The median time of one forward and one backward pass."""
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -71,8 +83,8 @@ def seconds(make, a, b, repeats: int) -> float:
     return median(times)
 
 
-def peak_bytes(make, a, b) -> int:
-    """The highest point of forward and backward; NumPy reports its buffers to tracemalloc."""
+def peak_bytes(make: Way, a: np.ndarray, b: np.ndarray) -> int:
+    """Memory at the peak of forward and backward; NumPy reports its buffers to tracemalloc."""
     gc.collect()
     tracemalloc.start()
     make(a, b).backward()
@@ -81,9 +93,9 @@ def peak_bytes(make, a, b) -> int:
     return peak
 
 
-def matmul(args):
+def matmul(args: Namespace) -> Figure:
     """One row for each size and way."""
-    found = {name: [] for name in WAYS}
+    found: dict[str, list[tuple[int, int, float]]] = {name: [] for name in WAYS}
     print(f"{'n':>4} {'made of':>10} {'nodes':>9} {'memory':>12} {'time':>13}")
     for n in SIZES:
         a, b = np.random.default_rng(n).standard_normal((2, n, n))
@@ -128,8 +140,8 @@ print(took, "torch" in sys.modules)
 """
 
 
-def import_time(args) -> None:
-    """The median of several fresh interpreters."""
+def import_time(args: Namespace) -> None:
+    """The median over fresh interpreters."""
     for module in ("numpy", "p02_tensors"):
         runs = []
         for _ in range(args.repeats):

@@ -13,6 +13,8 @@ import itertools
 import math
 import operator
 from collections import namedtuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +25,11 @@ int64, bool = np.dtype("int64"), np.dtype("bool")
 
 RANK = [bool, int64, float32, float64]  # where two dtypes meet, the later one wins
 
+Shape = tuple[int, ...]
+Dim = int | Shape | None  # an axis, several, or all
+Data = builtins.float | list | tuple | np.ndarray  # what is not a tensor yet
+Operand = build.Tensor | builtins.float
+
 Extreme = namedtuple("Extreme", "values indices")
 unbroadcast = build.unbroadcast
 
@@ -30,7 +37,7 @@ unbroadcast = build.unbroadcast
 # Shapes
 
 
-def broadcast_shapes(*shapes) -> tuple[int, ...]:
+def broadcast_shapes(*shapes: Shape) -> Shape:
     """The shape that all broadcast to; RuntimeError, with the axis marked, where two do not fit."""
     message = clash(shapes)
     if message:
@@ -38,7 +45,7 @@ def broadcast_shapes(*shapes) -> tuple[int, ...]:
     return build.broadcast_shapes(*map(tuple, shapes))
 
 
-def clash(shapes) -> str:
+def clash(shapes: Sequence[Shape]) -> str:
     """The shapes, one under the other, and a mark below the axis that does not fit; "" if none."""
     ndim = max(map(len, shapes))
     rows = [[""] * (ndim - len(shape)) + list(shape) for shape in shapes]
@@ -51,7 +58,7 @@ def clash(shapes) -> str:
     return f"shapes {' and '.join(str(tuple(s)) for s in shapes)} do not fit:\n" + "\n".join(lines)
 
 
-def several(sizes) -> tuple:
+def several(sizes: tuple) -> Shape:
     """zeros(2, 3) and zeros((2, 3)) mean the same."""
     return tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], tuple | list) else sizes
 
@@ -63,7 +70,7 @@ def axis_of(dim: int, ndim: int) -> int:
     return dim % max(ndim, 1)
 
 
-def axes_of(dim, ndim: int) -> tuple[int, ...]:
+def axes_of(dim: Dim, ndim: int) -> Shape:
     """dim (a number, several, or None for all) as axes counted from the left."""
     dims = (dim,) if isinstance(dim, int) else dim or range(ndim)
     axes = tuple(axis_of(d, ndim) for d in dims)
@@ -72,8 +79,8 @@ def axes_of(dim, ndim: int) -> tuple[int, ...]:
     return axes if ndim else ()
 
 
-def shape_without(shape, axes, keepdim: builtins.bool) -> tuple[int, ...]:
-    """What reducing these axes leaves of a shape."""
+def shape_without(shape: Shape, axes: Shape, keepdim: builtins.bool) -> Shape:
+    """The shape after a reduction over these axes."""
     if keepdim:
         return tuple(1 if i in axes else size for i, size in enumerate(shape))
     return tuple(size for i, size in enumerate(shape) if i not in axes)
@@ -82,8 +89,8 @@ def shape_without(shape, axes, keepdim: builtins.bool) -> tuple[int, ...]:
 # From the core and back
 
 
-def operation(name: str, function, *operands) -> Tensor:
-    """What the core makes of its tensors and numbers; inf and NaN come without a warning."""
+def operation(name: str, function: Callable, *operands: Operand) -> Tensor:
+    """The core's result as a Tensor; infinity and NaN come without a warning."""
     try:
         with np.errstate(all="ignore"):
             return Tensor(function(*operands), is_leaf=False)
@@ -94,12 +101,12 @@ def operation(name: str, function, *operands) -> Tensor:
         raise
 
 
-def values(core) -> np.ndarray:
+def values(core: build.Tensor) -> np.ndarray:
     """The array of a tensor of the core."""
     return core.detach().numpy()
 
 
-def cast(core, dtype: np.dtype):
+def cast(core: build.Tensor, dtype: np.dtype) -> build.Tensor:
     """A tensor of the core in another dtype; the gradient passes where floats become wider."""
     if core.dtype == dtype:
         return core
@@ -111,7 +118,7 @@ def cast(core, dtype: np.dtype):
     return result
 
 
-def promote(a, b) -> tuple:
+def promote(a: Tensor | Data, b: Tensor | Data) -> tuple[Operand, Operand]:
     """Two operands, at least one of them a tensor, as the core's tensors of one dtype.
 
     bool < integer < float. Within a kind a tensor with axes outranks one without, and that one
@@ -132,14 +139,14 @@ def promote(a, b) -> tuple:
     return as_core(a, dtype), as_core(b, dtype)
 
 
-def as_core(x, dtype: np.dtype):
+def as_core(x: Tensor | Data, dtype: np.dtype) -> Operand:
     """A tensor, cast; a number as it is; anything else as a tensor of the core."""
     if isinstance(x, Tensor):
         return cast(x.core, dtype)
     return x if isinstance(x, int | float) else tensor(x, dtype).core
 
 
-def elementwise(name: str, function):
+def elementwise(name: str, function: Callable) -> tuple[Callable, Callable]:
     """An operator's method, and the method for operands in the other order."""
     return (
         lambda self, other: operation(name, function, *promote(self, other)),
@@ -147,16 +154,16 @@ def elementwise(name: str, function):
     )
 
 
-def floating(name: str):
-    """The method for a function of the core that makes floats of integers."""
+def floating(name: str) -> Callable[[Tensor], Tensor]:
+    """The method for a function of the core; integers become float32 first."""
     function = getattr(build.Tensor, name)
     return lambda self: operation(name, function, self.floats().core)
 
 
-def without_gradient(function):
+def without_gradient(function: np.ufunc) -> Callable[..., Tensor]:
     """The method for a function of NumPy that has no gradient."""
 
-    def method(self, *others):
+    def method(self: Tensor, *others: Tensor) -> Tensor:
         shape = broadcast_shapes(self.shape, *(x.shape for x in others))
         return tensor(function(*(x.expand(shape).array for x in (self, *others))))
 
@@ -181,10 +188,10 @@ class Tensor:
     __hash__ = object.__hash__
     __array_ufunc__ = None  # NumPy arrays leave `array * tensor` to us
 
-    def __init__(self, core, is_leaf=True):
+    def __init__(self, core: build.Tensor, is_leaf: builtins.bool = True):
         self.core, self.is_leaf = core, is_leaf or not core.requires_grad
 
-    # What it is
+    # Attributes
 
     shape = property(lambda self: tuple(self.core.shape))
     dtype = property(lambda self: np.dtype(self.core.dtype))
@@ -193,50 +200,50 @@ class Tensor:
     array = property(lambda self: values(self.core))
     device = property(lambda self: "cpu")
 
-    def size(self, dim=None):
+    def size(self, dim: int | None = None) -> Shape | int:
         """The shape, or the size of one axis."""
         return self.shape if dim is None else self.shape[dim]
 
     def numel(self) -> int:
-        """How many elements there are."""
+        """The number of elements."""
         return math.prod(self.shape)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         text = np.array2string(self.array, separator=", ", precision=4, prefix="tensor(")
         return f"tensor({text}{', requires_grad=True' if self.requires_grad else ''})"
 
-    def __format__(self, spec):
+    def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if spec else str(self)
 
-    def __len__(self):
+    def __len__(self) -> int:
         if self.ndim == 0:
             raise TypeError("len() of a tensor without axes")
         return self.shape[0]
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Tensor]:
         return (self[i] for i in range(len(self)))
 
-    def __bool__(self):
+    def __bool__(self) -> builtins.bool:
         return builtins.bool(self.item())
 
-    def __float__(self):
+    def __float__(self) -> builtins.float:
         return float(self.item())
 
-    def __int__(self):
+    def __int__(self) -> int:
         return int(self.item())
 
-    def __index__(self):
+    def __index__(self) -> int:
         if self.dtype.kind == "f":
             raise TypeError(f"an index is a whole number, this is {self.dtype}")
         return int(self.item())
 
-    def item(self):
+    def item(self) -> builtins.float:
         """The only element, as a Python number."""
         if self.numel() != 1:
             raise RuntimeError(f"item: one element needed, this has shape {self.shape}")
         return self.array.item()
 
-    def tolist(self):
+    def tolist(self) -> list | builtins.float:
         """Nested lists of Python numbers."""
         return self.array.tolist()
 
@@ -246,14 +253,16 @@ class Tensor:
             raise RuntimeError("numpy: this tensor requires grad; use detach().numpy()")
         return self.array
 
-    def __array__(self, dtype=None, copy=None):
+    def __array__(
+        self, dtype: np.dtype | None = None, copy: builtins.bool | None = None
+    ) -> np.ndarray:
         return np.array(self.numpy(), dtype, copy=copy)
 
     # The graph
 
     @property
     def grad(self) -> Tensor | None:
-        """What backward added up, or None."""
+        """The gradient with respect to this tensor, or None."""
         return None if self.core.grad is None else Tensor(self.core.grad)
 
     @grad.setter
@@ -275,18 +284,18 @@ class Tensor:
         """The same numbers, outside the graph."""
         return Tensor(self.core.detach())
 
-    def requires_grad_(self, requires_grad=True) -> Tensor:
-        """Ask for a gradient, or no longer."""
+    def requires_grad_(self, requires_grad: builtins.bool = True) -> Tensor:
+        """Turn the recording of gradients on or off, in place."""
         if requires_grad and self.dtype.kind != "f":
             raise RuntimeError(f"only floats can require gradients, this is {self.dtype}")
         self.core = build.tensor(self.array, self.dtype, requires_grad)
         return self
 
-    def backward(self, gradient: Tensor | None = None, retain_graph=False) -> None:
+    def backward(self, gradient: Tensor | None = None, retain_graph: builtins.bool = False) -> None:
         """Add the gradient with respect to every leaf to the leaf's `grad`.
 
-        `gradient` (the shape of self) is the upstream gradient; 1 for a single element. The graph
-        is given up unless retain_graph.
+        `gradient` is the upstream gradient, of the shape of self; a single element needs none. The
+        graph is freed unless retain_graph. RuntimeError if there is no graph, or a shape differs.
         """
         if not self.requires_grad:
             if not self.is_leaf:
@@ -305,7 +314,7 @@ class Tensor:
 
     # Dtypes
 
-    def to(self, *args, **named) -> Tensor:
+    def to(self, *args: object, **named: object) -> Tensor:
         """The same numbers in another dtype, or in a tensor's; of devices there is only one."""
         dtypes = [a.dtype if isinstance(a, Tensor) else a for a in (*args, *named.values())]
         dtype = next((np.dtype(a) for a in dtypes if isinstance(a, np.dtype | type)), self.dtype)
@@ -354,14 +363,14 @@ class Tensor:
         """The element where it is positive, else 0; at 0 the slope is 0."""
         return operation("relu", build.Tensor.relu, self.core)
 
-    def __truediv__(self, other) -> Tensor:
+    def __truediv__(self, other: Tensor | Data) -> Tensor:
         other = other.floats() if isinstance(other, Tensor) else other
         return operation("divide", operator.truediv, *promote(self.floats(), other))
 
-    def __rtruediv__(self, other) -> Tensor:
+    def __rtruediv__(self, other: Data) -> Tensor:
         return operation("divide", operator.truediv, *promote(other, self.floats()))
 
-    def __pow__(self, other) -> Tensor:
+    def __pow__(self, other: Tensor | Data) -> Tensor:
         a, b = promote(self, other)
         if isinstance(b, build.Tensor):
             return power(Tensor(a), Tensor(b))
@@ -371,16 +380,16 @@ class Tensor:
             return self * 0 + 1
         return operation("power", operator.pow, a, b)
 
-    def __rpow__(self, other) -> Tensor:
+    def __rpow__(self, other: Data) -> Tensor:
         return power(tensor(other, promote(self, other)[0].dtype), self)
 
-    def masked_fill(self, mask: Tensor, value) -> Tensor:
+    def masked_fill(self, mask: Tensor, value: builtins.float) -> Tensor:
         """`value` where the bool mask is True; no gradient passes through those places."""
         return where(mask, tensor(value, self.dtype), self)
 
     # Shapes
 
-    def expand(self, *sizes) -> Tensor:
+    def expand(self, *sizes: int | Shape) -> Tensor:
         """Broadcast axes of size 1 and add axes on the left; -1 keeps a size."""
         sizes = several(sizes)
         kept = (1,) * (len(sizes) - self.ndim) + self.shape
@@ -392,7 +401,7 @@ class Tensor:
             raise RuntimeError(f"expand: {self.shape} cannot become {tuple(sizes)}")
         return operation("expand", build.Tensor.expand, self.core, *shape)
 
-    def reshape(self, *sizes) -> Tensor:
+    def reshape(self, *sizes: int | Shape) -> Tensor:
         """The elements in the same order in another shape; one size may be -1."""
         sizes = several(sizes)
         rest = math.prod(size for size in sizes if size != -1)
@@ -404,14 +413,14 @@ class Tensor:
             return self if self.ndim == 0 else self.sum()  # one element
         return operation("reshape", build.Tensor.reshape, self.core, *sizes)
 
-    def view(self, *sizes) -> Tensor:
-        """reshape that never copies."""
+    def view(self, *sizes: int | Shape) -> Tensor:
+        """reshape that never copies; RuntimeError where it would have to."""
         out, array = self.reshape(*sizes), self.array
         if not (array.flags.c_contiguous or np.shares_memory(array, array.reshape(out.shape))):
             raise RuntimeError(f"view: {self.shape} is not laid out in this order; use reshape")
         return out
 
-    def permute(self, *dims) -> Tensor:
+    def permute(self, *dims: int | Shape) -> Tensor:
         """The axes in the order `dims`."""
         axes = axes_of(several(dims), self.ndim)
         if len(axes) != self.ndim:
@@ -419,7 +428,7 @@ class Tensor:
         return operation("permute", build.Tensor.permute, self.core, *axes) if axes else self
 
     def transpose(self, dim0: int, dim1: int) -> Tensor:
-        """Two axes change places."""
+        """Swap two axes."""
         i, j = axis_of(dim0, self.ndim), axis_of(dim1, self.ndim)
         return (
             operation("transpose", build.Tensor.transpose, self.core, i, j) if self.ndim else self
@@ -430,18 +439,18 @@ class Tensor:
         """All axes in the opposite order."""
         return self.permute(*reversed(range(self.ndim)))
 
-    def squeeze(self, dim=None) -> Tensor:
-        """Without the axes of size 1, or without those of them that dim names."""
+    def squeeze(self, dim: Dim = None) -> Tensor:
+        """Remove the axes of size 1; with dim, only those that it names."""
         axes = () if dim == () else axes_of(dim, self.ndim)
         return self.reshape([s for i, s in enumerate(self.shape) if s != 1 or i not in axes])
 
     def unsqueeze(self, dim: int) -> Tensor:
-        """With a new axis of size 1, which is axis `dim` of the result."""
+        """Insert an axis of size 1, which becomes axis `dim` of the result."""
         at = axis_of(dim, self.ndim + 1)
         return self.reshape((*self.shape[:at], 1, *self.shape[at:]))
 
     def clone(self) -> Tensor:
-        """A copy, with a gradient that passes through."""
+        """A copy; the gradient passes through."""
         return self * 1 if self.requires_grad else tensor(self.array)
 
     def contiguous(self) -> Tensor:
@@ -450,7 +459,7 @@ class Tensor:
             return self
         return self.reshape(-1).reshape(self.shape)
 
-    def __getitem__(self, key) -> Tensor:
+    def __getitem__(self, key: object) -> Tensor:
         """x[1], x[:, 2:], x[None], x[..., 0], x[bool tensor], x[integer tensor, ...]."""
         whole, key = index(self, key)
         arrays = [isinstance(part, build.Tensor) for part in key]
@@ -464,7 +473,7 @@ class Tensor:
         except IndexError as error:
             raise IndexError(f"index into shape {self.shape}: {error}") from None
 
-    def __setitem__(self, key, value) -> None:
+    def __setitem__(self, key: object, value: Tensor | Data) -> None:
         """Write into the array; views see it, backward does not."""
         if self.requires_grad and no_grad.outside:
             raise RuntimeError("writing into a tensor that requires grad; use no_grad()")
@@ -476,8 +485,8 @@ class Tensor:
         if not np.may_share_memory(array, self.array):  # the core gave a copy
             self.data = tensor(array)
 
-    def split(self, size, dim: int = 0) -> tuple[Tensor, ...]:
-        """Pieces of `size` along dim, the last one smaller if need be; or of the sizes given."""
+    def split(self, size: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+        """Pieces of `size` along dim, the last one possibly smaller; or of the sizes in a list."""
         before, n = (slice(None),) * axis_of(dim, self.ndim), self.shape[dim]
         sizes = [size] * max(-(-n // size), 1) if isinstance(size, int) else size
         starts = itertools.accumulate(sizes, initial=0)
@@ -487,7 +496,7 @@ class Tensor:
 
     # Reductions
 
-    def reduced(self, name: str, axes, keepdim: builtins.bool) -> Tensor:
+    def reduced(self, name: str, axes: Shape, keepdim: builtins.bool) -> Tensor:
         """A reduction of the core over these axes, one after the other."""
         out, method = self, getattr(build.Tensor, name)
         if len(axes) == self.ndim and not keepdim:
@@ -496,21 +505,32 @@ class Tensor:
             out = operation(name, lambda core, i=axis: largest(method(core, i, True)), out.core)
         return out if keepdim else out.reshape(shape_without(self.shape, axes, False))
 
-    def sum(self, dim=None, keepdim=False, *, dtype=None) -> Tensor:
+    def sum(
+        self, dim: Dim = None, keepdim: builtins.bool = False, *, dtype: np.dtype | None = None
+    ) -> Tensor:
         """Over all elements, or over one axis or several; integers sum to int64."""
         x = self.to(dtype or (self.dtype if self.dtype.kind == "f" else int64))
         return x.reduced("sum", axes_of(dim, x.ndim), keepdim)
 
-    def mean(self, dim=None, keepdim=False, *, dtype=None) -> Tensor:
-        """The sum divided by how many there are."""
+    def mean(
+        self, dim: Dim = None, keepdim: builtins.bool = False, *, dtype: np.dtype | None = None
+    ) -> Tensor:
+        """The mean of all elements, or over one axis or several; RuntimeError for integers."""
         x = self.to(dtype or self.dtype)
         if x.dtype.kind != "f":
             raise RuntimeError(f"mean: floats needed, got {x.dtype}; use float()")
         n = math.prod(x.shape[i] for i in axes_of(dim, x.ndim))
         return x.sum(dim, keepdim) / (n or math.nan)
 
-    def var(self, dim=None, unbiased=True, keepdim=False, *, correction=None) -> Tensor:
-        """Squared distance from the mean, summed and divided by n - correction (1 unless told)."""
+    def var(
+        self,
+        dim: Dim = None,
+        unbiased: builtins.bool = True,
+        keepdim: builtins.bool = False,
+        *,
+        correction: int | None = None,
+    ) -> Tensor:
+        """The sum of squared distances from the mean, divided by n - correction (default 1)."""
         if self.dtype.kind != "f":
             raise RuntimeError(f"var: floats needed, got {self.dtype}; use float()")
         if isinstance(dim, builtins.bool):
@@ -521,7 +541,7 @@ class Tensor:
         fewer = int(unbiased) if correction is None else correction
         return (far * far).sum(axes, keepdim) / (max(n - fewer, 0) or math.nan)
 
-    def max(self, dim=None, keepdim=False):
+    def max(self, dim: Tensor | int | None = None, keepdim: builtins.bool = False) -> Any:
         """The largest element; (values, indices) along dim; elementwise if dim is a tensor."""
         if isinstance(dim, Tensor):
             return larger(self, dim)
@@ -529,7 +549,7 @@ class Tensor:
             return self.amax()
         return Extreme(self.amax(dim, keepdim), self.argmax(dim, keepdim))
 
-    def min(self, dim=None, keepdim=False):
+    def min(self, dim: Tensor | int | None = None, keepdim: builtins.bool = False) -> Any:
         """The smallest element; (values, indices) along dim; elementwise if dim is a tensor."""
         if isinstance(dim, Tensor):
             return -larger(-self, -dim)
@@ -537,7 +557,7 @@ class Tensor:
             return self.amin()
         return Extreme(self.amin(dim, keepdim), self.argmin(dim, keepdim))
 
-    def amax(self, dim=None, keepdim=False) -> Tensor:
+    def amax(self, dim: Dim = None, keepdim: builtins.bool = False) -> Tensor:
         """The largest elements over one axis or several; equal ones share the gradient."""
         axes = axes_of(dim, self.ndim)
         if any(self.shape[i] == 0 for i in axes):
@@ -545,27 +565,27 @@ class Tensor:
             raise kind(f"max of no elements, shape {self.shape}, over dim {dim}")
         return self.reduced("max", axes, keepdim)
 
-    def amin(self, dim=None, keepdim=False) -> Tensor:
+    def amin(self, dim: Dim = None, keepdim: builtins.bool = False) -> Tensor:
         """The smallest elements over one axis or several; equal ones share the gradient."""
         return ~(~self).amax(dim, keepdim) if self.dtype == bool else -(-self).amax(dim, keepdim)
 
-    def argmax(self, dim=None, keepdim=False) -> Tensor:
-        """Where the first largest element is: along dim, or counted through all elements."""
+    def argmax(self, dim: int | None = None, keepdim: builtins.bool = False) -> Tensor:
+        """The index of the first largest element along dim, or in the flattened tensor."""
         return place(np.argmax, self, dim, keepdim)
 
-    def argmin(self, dim=None, keepdim=False) -> Tensor:
-        """Where the first smallest element is."""
+    def argmin(self, dim: int | None = None, keepdim: builtins.bool = False) -> Tensor:
+        """The index of the first smallest element along dim, or in the flattened tensor."""
         return place(np.argmin, self, dim, keepdim)
 
-    def softmax(self, dim: int, dtype=None) -> Tensor:
+    def softmax(self, dim: int, dtype: np.dtype | None = None) -> Tensor:
         """exp(x) / sum(exp(x)) along dim."""
         x, axis = self.to(dtype or self.dtype), axis_of(dim, self.ndim)
         if x.numel() == 0 or x.ndim == 0:
             return (x - x.detach()).exp()
         return operation("softmax", build.Tensor.softmax, x.core, axis)
 
-    def log_softmax(self, dim: int, dtype=None) -> Tensor:
-        """The logarithm of softmax, which does not become -inf where softmax rounds to 0."""
+    def log_softmax(self, dim: int, dtype: np.dtype | None = None) -> Tensor:
+        """The logarithm of softmax, finite where softmax rounds to 0."""
         x, axis = self.to(dtype or self.dtype), axis_of(dim, self.ndim)
         if x.numel() == 0 or x.ndim == 0:
             return x - x.detach()
@@ -574,7 +594,7 @@ class Tensor:
     # Matrices
 
     def matmul(self, other: Tensor) -> Tensor:
-        """(..., n, k) @ (..., k, m) -> (..., n, m); leading axes broadcast, vectors lose theirs."""
+        """(..., n, k) @ (..., k, m) -> (..., n, m); leading axes broadcast; vectors allowed."""
         a, b = self, other
         if a.ndim == 0 or b.ndim == 0:
             raise RuntimeError(f"matmul: both need an axis, got {a.shape} and {b.shape}")
@@ -594,12 +614,12 @@ class Tensor:
 
     __matmul__ = matmul
 
-    def __rmatmul__(self, other):
+    def __rmatmul__(self, other: Data) -> Tensor:
         return tensor(other, self.dtype) @ self
 
 
-def largest(found):
-    """What the core's max gives, which may be a pair (values, indices) as in PyTorch."""
+def largest(found: build.Tensor | tuple) -> build.Tensor:
+    """The values that the core's max gives, alone or with the indices as in PyTorch."""
     return found if isinstance(found, build.Tensor) else found[0]
 
 
@@ -616,12 +636,12 @@ def power(a: Tensor, b: Tensor) -> Tensor:
 
 
 def larger(a: Tensor, b: Tensor) -> Tensor:
-    """The larger of two elements each; equal ones share the gradient."""
+    """The elementwise maximum; equal elements share the gradient."""
     return where(a > b, a, where(a == b, (a + b) / 2 if a.floats() is a else a, b))
 
 
-def place(function, x: Tensor, dim, keepdim: builtins.bool) -> Tensor:
-    """np.argmax or np.argmin along dim, or through all elements."""
+def place(function: Callable, x: Tensor, dim: int | None, keepdim: builtins.bool) -> Tensor:
+    """np.argmax or np.argmin along dim, or of the flattened tensor."""
     array, axis = (x.array.reshape(-1), 0) if dim is None else (x.array, axis_of(dim, x.ndim))
     if array.ndim and array.shape[axis] == 0:
         raise IndexError(f"{function.__name__} over the empty axis {dim} of {x.shape}")
@@ -630,8 +650,8 @@ def place(function, x: Tensor, dim, keepdim: builtins.bool) -> Tensor:
     return tensor(found, int64).reshape(shape_without(x.shape, axes, keepdim))
 
 
-def index(x: Tensor, key) -> tuple[Tensor, tuple]:
-    """x and a key of ints, slices and integer tensors of the core that together mean x[key]."""
+def index(x: Tensor, key: object) -> tuple[Tensor, tuple]:
+    """y and k with y[k] = x[key]; k holds ints, slices and integer tensors of the core alone."""
     given = [key_part(part) for part in (key if isinstance(key, tuple) else (key,))]
     masks = [isinstance(part, Tensor) and part.dtype == bool for part in given]
     axes = [part.ndim if mask else 1 for part, mask in zip(given, masks)]
@@ -654,8 +674,8 @@ def index(x: Tensor, key) -> tuple[Tensor, tuple]:
     return x if len(sizes) == x.ndim else x.reshape(sizes), tuple(parts)
 
 
-def key_part(part):
-    """What stands in x[...]: None, ..., an int, a slice, or a tensor of integers or bools."""
+def key_part(part: object) -> object:
+    """One index of x[...]: None, ..., an int, a slice, or a tensor of integers or bools."""
     if part is None or part is ... or isinstance(part, int | slice):
         return part
     part = part if isinstance(part, Tensor) else tensor(part)
@@ -667,10 +687,16 @@ def key_part(part):
 # Making tensors (device is in PyTorch's signatures, so here, too; there is only one)
 
 
-def tensor(data, dtype=None, requires_grad=False, device=None) -> Tensor:
+def tensor(
+    data: Data | Tensor,
+    dtype: np.dtype | None = None,
+    requires_grad: builtins.bool = False,
+    device: object = None,
+) -> Tensor:
     """A tensor with its own copy of `data`: a number, (nested) lists, arrays or tensors.
 
-    Python's floats become float32; an array keeps float64.
+    Python's floats become float32; an array keeps float64. ValueError if lists differ in length,
+    TypeError for anything but numbers, RuntimeError if integers are to require a gradient.
 
     >>> tensor([[1, 2], [3, 4]]).shape
     (2, 2)
@@ -691,31 +717,53 @@ def tensor(data, dtype=None, requires_grad=False, device=None) -> Tensor:
     return Tensor(build.tensor(array.astype(dtype, copy=False), dtype, requires_grad))
 
 
-def plain(data):
-    """Tensors, and lists of them, as what NumPy understands."""
+def plain(data: Data | Tensor) -> object:
+    """Tensors, also inside of lists, as arrays."""
     if isinstance(data, list | tuple):
         return [plain(part) for part in data]
     return data.array if isinstance(data, Tensor) else data
 
 
-def full(shape, value, dtype=None, requires_grad=False, device=None) -> Tensor:
-    """A tensor of `shape` with `value` everywhere."""
+def full(
+    shape: int | Shape,
+    value: builtins.float,
+    dtype: np.dtype | None = None,
+    requires_grad: builtins.bool = False,
+    device: object = None,
+) -> Tensor:
+    """A tensor of `shape` filled with `value`."""
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
     return tensor(np.full(shape, value, dtype or tensor(value).dtype), None, requires_grad)
 
 
-def zeros(*shape, dtype=None, requires_grad=False, device=None) -> Tensor:
+def zeros(
+    *shape: int | Shape,
+    dtype: np.dtype | None = None,
+    requires_grad: builtins.bool = False,
+    device: object = None,
+) -> Tensor:
     """zeros(2, 3) is a tensor (2, 3) of zeros."""
     return full(several(shape), 0, dtype or float32, requires_grad)
 
 
-def ones(*shape, dtype=None, requires_grad=False, device=None) -> Tensor:
+def ones(
+    *shape: int | Shape,
+    dtype: np.dtype | None = None,
+    requires_grad: builtins.bool = False,
+    device: object = None,
+) -> Tensor:
     """ones(2, 3) is a tensor (2, 3) of ones."""
     return full(several(shape), 1, dtype or float32, requires_grad)
 
 
-def arange(start, end=None, step=1, dtype=None, device=None) -> Tensor:
-    """start (0 if left out), start + step, ... up to, not including, end."""
+def arange(
+    start: builtins.float,
+    end: builtins.float | None = None,
+    step: builtins.float = 1,
+    dtype: np.dtype | None = None,
+    device: object = None,
+) -> Tensor:
+    """start (0 if left out), start + step, ... up to end, which is not included."""
     start, end = (0, start) if end is None else (start, end)
     whole = all(isinstance(x, int) for x in (start, end, step))
     return tensor(np.arange(start, end, step), dtype or (int64 if whole else float32))
@@ -725,24 +773,40 @@ rng = np.random.default_rng(0)
 
 
 def manual_seed(seed: int) -> None:
-    """Start the random numbers over."""
+    """Seed the generator of randn, rand, randint and dropout."""
     global rng
     rng = np.random.default_rng(seed)
 
 
-def randn(*shape, dtype=None, requires_grad=False, device=None) -> Tensor:
-    """Standard normal numbers."""
+def randn(
+    *shape: int | Shape,
+    dtype: np.dtype | None = None,
+    requires_grad: builtins.bool = False,
+    device: object = None,
+) -> Tensor:
+    """Standard normal numbers in the given shape."""
     numbers = rng.standard_normal(several(shape), dtype or float32)
     return tensor(numbers, dtype or float32, requires_grad)
 
 
-def rand(*shape, dtype=None, requires_grad=False, device=None) -> Tensor:
-    """Uniform numbers in [0, 1)."""
+def rand(
+    *shape: int | Shape,
+    dtype: np.dtype | None = None,
+    requires_grad: builtins.bool = False,
+    device: object = None,
+) -> Tensor:
+    """Uniform numbers in [0, 1), in the given shape."""
     return tensor(rng.random(several(shape), dtype or float32), dtype or float32, requires_grad)
 
 
-def randint(low, high=None, size=None, *, generator: np.random.Generator | None = None) -> Tensor:
-    """Integers from low (0 if left out) up to high - 1."""
+def randint(
+    low: int,
+    high: int | Shape | None = None,
+    size: Shape | None = None,
+    *,
+    generator: np.random.Generator | None = None,
+) -> Tensor:
+    """Integers from low (0 if left out) to high - 1, in the shape `size`."""
     low, high, size = (0, low, high) if size is None else (low, high, size)
     return tensor((generator or rng).integers(low, high, tuple(size)))
 
@@ -750,7 +814,7 @@ def randint(low, high=None, size=None, *, generator: np.random.Generator | None 
 # Functions of several tensors, and no_grad
 
 
-def where(condition: Tensor, a, b) -> Tensor:
+def where(condition: Tensor, a: Tensor | Data, b: Tensor | Data) -> Tensor:
     """a where the condition is True, b elsewhere; the three broadcast together."""
     if condition.dtype != bool:
         raise RuntimeError(f"where and masked_fill need a bool mask, got {condition.dtype}")
@@ -761,12 +825,12 @@ def where(condition: Tensor, a, b) -> Tensor:
     return operation("where", build.where, condition.core, a, b)
 
 
-def tril(x: Tensor, diagonal=0) -> Tensor:
+def tril(x: Tensor, diagonal: int = 0) -> Tensor:
     """x with zeros above the diagonal of its last two axes."""
     return where(corner(x, diagonal), x, tensor(0, x.dtype))
 
 
-def triu(x: Tensor, diagonal=0) -> Tensor:
+def triu(x: Tensor, diagonal: int = 0) -> Tensor:
     """x with zeros below the diagonal of its last two axes."""
     return where(corner(x, diagonal - 1), tensor(0, x.dtype), x)
 
@@ -779,7 +843,7 @@ def corner(x: Tensor, diagonal: int) -> Tensor:
     return tensor(np.tri(rows, columns, diagonal, dtype=bool))
 
 
-def cat(tensors, dim=0) -> Tensor:
+def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Join along an existing axis; all other sizes are equal."""
     dtype = max((x.dtype for x in tensors), key=RANK.index)
     tensors = [x.to(dtype) for x in tensors if x.shape != (0,)] or [tensors[0].to(dtype)]
@@ -789,7 +853,7 @@ def cat(tensors, dim=0) -> Tensor:
     return Tensor(build.cat([x.core for x in tensors], axis), is_leaf=False)
 
 
-def stack(tensors, dim=0) -> Tensor:
+def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Join along a new axis; all shapes are equal."""
     if len({x.shape for x in tensors}) > 1:
         raise RuntimeError(f"stack: one shape needed, got {[x.shape for x in tensors]}")
@@ -801,11 +865,11 @@ class no_grad(contextlib.ContextDecorator):
 
     outside = True
 
-    def __enter__(self):
+    def __enter__(self) -> None:
         self.entered = [*getattr(self, "entered", []), (build.no_grad(), no_grad.outside)]
         self.entered[-1][0].__enter__()
         no_grad.outside = False
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         inner, no_grad.outside = self.entered.pop()
         inner.__exit__(*error)

@@ -1,4 +1,4 @@
-"""A NumPy that refuses to broadcast: the proof that the library does so by itself.
+"""A NumPy that refuses to broadcast: proof that the library never relies on NumPy's broadcasting.
 
     python -m pytest -p p02_tensors.watch p02_tensors/test_build.py
 
@@ -12,6 +12,8 @@ import contextlib
 import functools
 import importlib
 import types
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,24 +24,27 @@ class Broadcast(Exception):
 
 
 class Watched(np.ndarray):
-    """An array that looks at every elementwise call it takes part in, and so do its results."""
+    """An array that checks every elementwise call it takes part in, and so do its results."""
 
     ignore_scalars = False
 
-    def __array_ufunc__(self, ufunc, method, *inputs, out=(), **kwargs):
+    def __array_ufunc__(
+        self, ufunc: np.ufunc, method: str, *inputs: Any, out: tuple = (), **kwargs: Any
+    ) -> Any:
         if method == "__call__" and ufunc.signature is None:  # matmul is not elementwise
             check(ufunc, *inputs, *out)
         if out:
             kwargs["out"] = tuple(plain(x) for x in out)
         return watch(getattr(ufunc, method)(*map(plain, inputs), **kwargs))
 
-    def __array_function__(self, function, types, args, kwargs):
+    def __array_function__(self, function: Callable, types: Any, args: Any, kwargs: Any) -> Any:
         if function in (np.where, np.clip):  # not copyto, which zeros_like calls
             check(function, *args)
         return watch(super().__array_function__(function, types, args, kwargs))
 
 
-def check(function, *operands) -> None:
+def check(function: Callable, *operands: object) -> None:
+    """Raise Broadcast if the arrays among the operands have different shapes."""
     shapes = [np.shape(x) for x in operands if isinstance(x, np.ndarray | np.generic)]
     if Watched.ignore_scalars:
         shapes = [shape for shape in shapes if shape]
@@ -47,29 +52,30 @@ def check(function, *operands) -> None:
         raise Broadcast(f"np.{function.__name__} was given arrays of shapes {shapes}")
 
 
-def plain(x):
+def plain(x: Any) -> Any:
+    """The same array, no longer watched."""
     return x.view(np.ndarray) if isinstance(x, Watched) else x
 
 
-def watch(x):
-    """The same, every array in it watched."""
+def watch(x: Any) -> Any:
+    """The same array, watched; or a tuple of them."""
     if isinstance(x, tuple):
         return tuple(map(watch, x))
     return x.view(Watched) if type(x) is np.ndarray else x
 
 
 class WatchedNumPy:
-    """NumPy, but the arrays that its functions make are watched."""
+    """NumPy, but the arrays that its functions return are watched."""
 
-    def __init__(self, module):
+    def __init__(self, module: types.ModuleType):
         self.module = module
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return stand_in(getattr(self.module, name))
 
 
-def stand_in(value):
-    """What a module under watch sees in place of one of NumPy's modules or functions."""
+def stand_in(value: Any) -> Any:
+    """What a watched module sees in place of one of NumPy's modules or functions."""
     if isinstance(value, types.ModuleType):
         return WatchedNumPy(value)
     if isinstance(value, type | np.ufunc) or not callable(value):
@@ -78,7 +84,7 @@ def stand_in(value):
 
 
 @contextlib.contextmanager
-def watched(*modules, ignore_scalars=False):
+def watched(*modules: types.ModuleType, ignore_scalars: bool = False) -> Iterator[None]:
     """Inside, whatever `modules` get from NumPy is watched."""
     kept = [
         (module, name, value)
