@@ -210,11 +210,11 @@ def clip_grad_norm_(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
 
     Returns the norm before clipping, a scalar. Parameters without a gradient are left out.
     """
-    parameters = [p for p in parameters if p.grad is not None]
-    total = math.sqrt(sum((p.grad * p.grad).sum().item() for p in parameters))
+    found = [(p, p.grad) for p in parameters if p.grad is not None]
+    total = math.sqrt(sum((grad * grad).sum().item() for _, grad in found))
     scale = min(max_norm / (total + 1e-6), 1.0)
-    for p in parameters:
-        p.grad = p.grad * scale
+    for p, grad in found:
+        p.grad = grad * scale
     return torch_like.tensor(total)
 
 

@@ -70,7 +70,7 @@ class AdamW:
                 continue
             t, m, v = self.moments.get(p, (0, 0.0, 0.0))
             t = t + 1
-            grad = self.decay(p)
+            grad = self.decay(p, p.grad)
             m = beta1 * m + (1 - beta1) * grad
             v = beta2 * v + (1 - beta2) * grad * grad
             self.moments[p] = t, m, v
@@ -78,10 +78,10 @@ class AdamW:
             v_hat = v / (1 - beta2**t)
             p[...] = p.array - self.lr * m_hat / (np.sqrt(v_hat) + self.eps)
 
-    def decay(self, p: Tensor) -> np.ndarray:
+    def decay(self, p: Tensor, grad: Tensor) -> np.ndarray:
         """Apply the weight decay to p; returns the gradient that enters the moments."""
         p[...] = p.array * (1 - self.lr * self.weight_decay)
-        return p.grad.array
+        return grad.array
 
 
 class Adam(AdamW):
@@ -97,5 +97,5 @@ class Adam(AdamW):
     ):
         super().__init__(parameters, lr, betas, eps, weight_decay)
 
-    def decay(self, p: Tensor) -> np.ndarray:
-        return p.grad.array + self.weight_decay * p.array
+    def decay(self, p: Tensor, grad: Tensor) -> np.ndarray:
+        return grad.array + self.weight_decay * p.array

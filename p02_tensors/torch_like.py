@@ -27,8 +27,9 @@ RANK = [bool, int64, float32, float64]  # where two dtypes meet, the later one w
 
 Shape = tuple[int, ...]
 Dim = int | Shape | None  # an axis, several, or all
-Data = builtins.float | list | tuple | np.ndarray  # what is not a tensor yet
-Operand = build.Tensor | builtins.float
+Sizes = Any  # several ints, or one tuple of them
+Data = Any  # a number, (nested) lists or an array
+Operand = Any  # a tensor of the core or a number
 
 Extreme = namedtuple("Extreme", "values indices")
 unbroadcast = build.unbroadcast
@@ -89,7 +90,7 @@ def shape_without(shape: Shape, axes: Shape, keepdim: builtins.bool) -> Shape:
 # From the core and back
 
 
-def operation(name: str, function: Callable, *operands: Operand) -> Tensor:
+def operation(name: str, function: Callable, *operands: object) -> Tensor:
     """The core's result as a Tensor; infinity and NaN come without a warning."""
     try:
         with np.errstate(all="ignore"):
@@ -170,7 +171,7 @@ def without_gradient(function: np.ufunc) -> Callable[..., Tensor]:
     return method
 
 
-def linear_at(value: np.ndarray, *slopes: tuple[Tensor, np.ndarray | None]) -> Tensor:
+def linear_at(value: np.ndarray, *slopes: tuple[Tensor, Any]) -> Tensor:
     """A tensor of these values whose gradient with respect to each x is its slope, elementwise.
 
     value + slope * (x - x.detach()): what is added is zero, and has the gradient.
@@ -243,7 +244,7 @@ class Tensor:
             raise RuntimeError(f"item: one element needed, this has shape {self.shape}")
         return self.array.item()
 
-    def tolist(self) -> list | builtins.float:
+    def tolist(self) -> Any:
         """Nested lists of Python numbers."""
         return self.array.tolist()
 
@@ -389,7 +390,7 @@ class Tensor:
 
     # Shapes
 
-    def expand(self, *sizes: int | Shape) -> Tensor:
+    def expand(self, *sizes: Sizes) -> Tensor:
         """Broadcast axes of size 1 and add axes on the left; -1 keeps a size."""
         sizes = several(sizes)
         kept = (1,) * (len(sizes) - self.ndim) + self.shape
@@ -401,7 +402,7 @@ class Tensor:
             raise RuntimeError(f"expand: {self.shape} cannot become {tuple(sizes)}")
         return operation("expand", build.Tensor.expand, self.core, *shape)
 
-    def reshape(self, *sizes: int | Shape) -> Tensor:
+    def reshape(self, *sizes: Sizes) -> Tensor:
         """The elements in the same order in another shape; one size may be -1."""
         sizes = several(sizes)
         rest = math.prod(size for size in sizes if size != -1)
@@ -413,14 +414,14 @@ class Tensor:
             return self if self.ndim == 0 else self.sum()  # one element
         return operation("reshape", build.Tensor.reshape, self.core, *sizes)
 
-    def view(self, *sizes: int | Shape) -> Tensor:
+    def view(self, *sizes: Sizes) -> Tensor:
         """reshape that never copies; RuntimeError where it would have to."""
         out, array = self.reshape(*sizes), self.array
         if not (array.flags.c_contiguous or np.shares_memory(array, array.reshape(out.shape))):
             raise RuntimeError(f"view: {self.shape} is not laid out in this order; use reshape")
         return out
 
-    def permute(self, *dims: int | Shape) -> Tensor:
+    def permute(self, *dims: Sizes) -> Tensor:
         """The axes in the order `dims`."""
         axes = axes_of(several(dims), self.ndim)
         if len(axes) != self.ndim:
@@ -442,7 +443,8 @@ class Tensor:
     def squeeze(self, dim: Dim = None) -> Tensor:
         """Remove the axes of size 1; with dim, only those that it names."""
         axes = () if dim == () else axes_of(dim, self.ndim)
-        return self.reshape([s for i, s in enumerate(self.shape) if s != 1 or i not in axes])
+        kept = [s for i, s in enumerate(self.shape) if s != 1 or i not in axes]
+        return self.reshape(tuple(kept))
 
     def unsqueeze(self, dim: int) -> Tensor:
         """Insert an axis of size 1, which becomes axis `dim` of the result."""
@@ -534,7 +536,7 @@ class Tensor:
         if self.dtype.kind != "f":
             raise RuntimeError(f"var: floats needed, got {self.dtype}; use float()")
         if isinstance(dim, builtins.bool):
-            dim, unbiased = None, dim
+            unbiased, dim = dim, None
         axes = axes_of(dim, self.ndim)
         n = math.prod(self.shape[i] for i in axes)
         far = self - self.mean(axes, keepdim=True)
@@ -658,7 +660,8 @@ def index(x: Tensor, key: object) -> tuple[Tensor, tuple]:
     axes = [0 if part is None or part is ... else n for part, n in zip(given, axes)]
     if sum(axes) > x.ndim:
         raise IndexError(f"{sum(axes)} indices for shape {x.shape}")
-    sizes, parts = list(x.shape), []
+    sizes = list(x.shape)
+    parts: list[Any] = []
     for part, mask in zip(given, masks):
         if part is None:
             sizes.insert(len(parts), 1)
@@ -674,7 +677,7 @@ def index(x: Tensor, key: object) -> tuple[Tensor, tuple]:
     return x if len(sizes) == x.ndim else x.reshape(sizes), tuple(parts)
 
 
-def key_part(part: object) -> object:
+def key_part(part: Any) -> Any:
     """One index of x[...]: None, ..., an int, a slice, or a tensor of integers or bools."""
     if part is None or part is ... or isinstance(part, int | slice):
         return part
@@ -737,7 +740,7 @@ def full(
 
 
 def zeros(
-    *shape: int | Shape,
+    *shape: Sizes,
     dtype: np.dtype | None = None,
     requires_grad: builtins.bool = False,
     device: object = None,
@@ -747,7 +750,7 @@ def zeros(
 
 
 def ones(
-    *shape: int | Shape,
+    *shape: Sizes,
     dtype: np.dtype | None = None,
     requires_grad: builtins.bool = False,
     device: object = None,
@@ -779,7 +782,7 @@ def manual_seed(seed: int) -> None:
 
 
 def randn(
-    *shape: int | Shape,
+    *shape: Sizes,
     dtype: np.dtype | None = None,
     requires_grad: builtins.bool = False,
     device: object = None,
@@ -790,7 +793,7 @@ def randn(
 
 
 def rand(
-    *shape: int | Shape,
+    *shape: Sizes,
     dtype: np.dtype | None = None,
     requires_grad: builtins.bool = False,
     device: object = None,
@@ -801,8 +804,8 @@ def rand(
 
 def randint(
     low: int,
-    high: int | Shape | None = None,
-    size: Shape | None = None,
+    high: Any = None,
+    size: Any = None,
     *,
     generator: np.random.Generator | None = None,
 ) -> Tensor:
