@@ -1,11 +1,11 @@
-"""Hold the checker against correct files in other styles than ours, and against mistakes in them.
+"""Test the checker on correct files in other styles than ours, and on mistakes in them.
 
     python scripts/styles.py                     every project
     python scripts/styles.py p04_attention       one
     python scripts/styles.py --quick             no hints, one failing check is enough
 
 Every file in tests/other_styles has to pass all checks of its project, and every mutant of it has
-to fail one. For a mutant that re-makes a known sabotage, the hint should name it. Ends with status
+to fail one. Where a mutant repeats a known sabotage, the hint should name it. Ends with status
 1 if a correct file is refused or a mutant passes.
 """
 
@@ -68,7 +68,7 @@ class EveryFile:
                     self.try_mutant(mutant, source, failed, sabotages, known)
 
     def try_mutant(self, mutant, source, failed, sabotages, known) -> None:
-        """Run the checks on a mutant and note whether it is refused and what the hint says."""
+        """Check a mutant; note whether it is refused and what the hint says."""
         where = f"{mutant.style}/{mutant.name}"
         count = source.count(mutant.old)
         if count != 1:
@@ -109,8 +109,8 @@ class EveryFile:
         return {item: failure.text for item, failure in found.items()}
 
 
-def hold(project: str, quick: bool, few: bool = False) -> bool:
-    """Print what the checker makes of a project's files; whether all of it is as it should be.
+def check_styles(project: str, quick: bool, few: bool = False) -> bool:
+    """Print the checker's verdicts on a project's files; True if all of them are right.
 
     `few` takes two files of a project, and two mutants of each.
     """
@@ -149,7 +149,8 @@ def main(argv: list[str] | None = None) -> int:
     for project in flags.projects:
         if project not in projects:
             parser.error(f"there is no {project}; there are {', '.join(projects)}")
-    return int(not all([hold(project, flags.quick) for project in flags.projects or projects]))
+    right = [check_styles(project, flags.quick) for project in flags.projects or projects]
+    return int(not all(right))
 
 
 if __name__ == "__main__":

@@ -233,7 +233,7 @@ def test_a_method_that_is_not_inherited_either_is_not_written_yet(check):
 def test_an_assertion_of_the_reader_is_shown(check):
     text = engine(("        y = math.tanh(self.data)\n", "        assert self.data > 9\n"))
     _, out, _ = check("p01_autograd", "my/p01_autograd.py", text, "-k", "function_of_a_value")
-    assert "    your own assert says no:\n    my/p01_autograd.py:" in out
+    assert "    your own assert failed:\n    my/p01_autograd.py:" in out
     assert ", in Value.tanh\n        assert self.data > 9\n" in out
 
 

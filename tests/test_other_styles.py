@@ -21,5 +21,5 @@ def load_styles():
 
 @pytest.mark.parametrize("project", PROJECTS)
 def test_two_files_of_a_project(project, capsys):
-    right = load_styles().hold(project, quick=True, few=True)
+    right = load_styles().check_styles(project, quick=True, few=True)
     assert right, capsys.readouterr().out

@@ -50,7 +50,7 @@ class Failure:
 
 @dataclass
 class Checker:
-    """What one run of pytest knows; it lives on config.stash."""
+    """The state of one run of pytest, kept in config.stash."""
 
     projects: list[str]  # selected
     given: str | None = None  # --build as it was typed
@@ -61,8 +61,8 @@ class Checker:
     results: dict[str, Failure | None] = field(default_factory=dict)  # by node id; None: passed
     slow: set[str] = field(default_factory=set)  # node ids that the hint does not run again
     told: bool = False
-    quiet: bool = False  # somebody else tells
-    no_limit: threading.Event | None = None  # ends the limit of the check that is under way
+    quiet: bool = False  # another program reports the results
+    no_limit: threading.Event | None = None  # set, it lifts the limit of the running check
     hung: dict[str, int] = field(default_factory=dict)  # public name -> how many checks
     homework: bool = False
     skipped: list[str] = field(default_factory=list)  # what the file does not have yet
@@ -344,16 +344,16 @@ def explain(error: BaseException, item, report) -> Failure:
             "is there a loop that never ends?"
         ]
     elif isinstance(error, MemoryIsFull | MemoryError):
-        lines = [f"{function} asks for ever more memory: is there a loop that never ends?"]
+        lines = [f"{function} keeps asking for more memory: is there a loop that never ends?"]
     elif isinstance(error, RecursionError):
         lines = [
             f"{function} calls itself too deeply (RecursionError): does it ever stop?",
-            "If it does, what it walks is too deep for that: keep a list of what is left to do.",
+            "If it does, the graph is too deep for recursion: keep a list of nodes to visit.",
         ]
     elif isinstance(error, AssertionError | pytest.fail.Exception) and not theirs:
         lines = plain_message(error)
     elif isinstance(error, AssertionError) and not str(error):
-        lines = ["your own assert says no:"]
+        lines = ["your own assert failed:"]
     else:
         lines = f"{type(error).__name__}: {error}".rstrip(": ").split("\n")
     if theirs:
@@ -472,7 +472,7 @@ def sentence(item) -> str:
     return f"{words} [{case}" if case else words
 
 
-# Telling
+# Reporting
 
 
 def pytest_report_teststatus(report):

@@ -18,7 +18,7 @@ class Parser(argparse.ArgumentParser):
 
     def parse_args(self, args=None, namespace=None):
         """The flags; from here on a closed pipe (| head) ends the command without a traceback."""
-        let_the_reader_leave()
+        quiet_broken_pipes()
         return super().parse_args(args, namespace)
 
     def error(self, message: str):
@@ -87,7 +87,7 @@ def quiet_end() -> None:
 
 
 @functools.cache  # once is enough
-def let_the_reader_leave() -> None:
+def quiet_broken_pipes() -> None:
     """End quietly when nobody reads what is printed, also where Python flushes at its end."""
     before = sys.excepthook
 

@@ -35,8 +35,8 @@ SYMPTOMS = {
         "The first loss is not ln(vocab_size)",
         "A model that knows nothing gives every token the same chance, and its first loss is "
         "ln V: 4.17 for 65 characters, 10.82 for GPT-2's 50,257 tokens. Higher, and the scores of "
-        "the fresh model are too large or the loss is not a mean; lower, and it is no "
-        "cross-entropy. One forward pass tells, before any training.",
+        "the fresh model are too large or the loss is not a mean; lower, and it is not "
+        "a cross-entropy. One forward pass tells, before any training.",
     ),
     "nan": Symptom(
         "The loss becomes NaN in the first steps",
@@ -61,14 +61,14 @@ SYMPTOMS = {
     ),
     "stops higher": Symptom(
         "The loss goes down and then stops too high",
-        "Every curve of this kind looks like a model that is too small. What tells is a healthy "
-        "run beside it, a check of the gradients, and the learning rate at the end.",
+        "Every curve of this kind looks like a model that is too small. What tells them apart is "
+        "a healthy run beside it, a check of the gradients, and the learning rate at the end.",
     ),
     "too good": Symptom(
         "The training loss is too good to be true",
         "Far below what any honest model of the size reaches: the answer stands in the input. "
-        "Change the last token of a text and look whether an earlier output moves; compare x and "
-        "y of one batch by eye.",
+        "Change the last token of a text and see whether an earlier output changes; compare x "
+        "and y of one batch by eye.",
     ),
     "falls and rises": Symptom(
         "The loss goes down and then diverges",
@@ -82,7 +82,7 @@ SYMPTOMS = {
     ),
     "bad beginning": Symptom(
         "The loss jumps in the first steps and never makes up for it",
-        "The first updates are too long. Compare the largest update of the first steps, as a "
+        "The first updates are too large. Compare the largest update of the first steps, as a "
         "share of the weights, with those that follow.",
     ),
     "norm": Symptom(
@@ -92,7 +92,7 @@ SYMPTOMS = {
     ),
     "restart": Symptom(
         "The loss jumps after resuming from a checkpoint",
-        "Something that moves was not saved or not loaded: the optimizer's moments, the generator "
+        "Some state was not saved or not loaded: the optimizer's moments, the generator "
         "of the batches, the step. Save, load and go on in one process: every number must agree.",
     ),
     "no checkpoint": Symptom(
