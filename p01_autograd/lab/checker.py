@@ -24,15 +24,17 @@ import sys
 import textwrap
 import threading
 import types
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeGuard
 
 import pytest
 
 from p01_autograd.lab import hint, steps
 from p01_autograd.lab.limits import MemoryIsFull, TimeIsUp, at_most
 from p01_autograd.lab.loading import CannotLoad, load, reason, shown, traceback_frames
-from p01_autograd.lab.sabotage import sabotaged
+from p01_autograd.lab.sabotage import Sabotage, sabotaged
 from p01_autograd.lab.steps import PROJECTS, ROOT, sabotages_find_their_text, shipped_text
 
 LINES_PER_FAILURE = 18
@@ -56,7 +58,7 @@ class Checker:
     given: str | None = None  # --build as it was typed
     module: types.ModuleType | None = None  # what the fixture gives instead of the project's own
     retyped: list[str] = field(default_factory=list)  # projects that no longer hold our text
-    items: list[pytest.Item] = field(default_factory=list)  # from test_build.py
+    items: list[pytest.Function] = field(default_factory=list)  # from test_build.py
     nothing: bool = False  # -k, or what was given, selects no test at all
     results: dict[str, Failure | None] = field(default_factory=dict)  # by node id; None: passed
     slow: set[str] = field(default_factory=set)  # node ids that the hint does not run again
@@ -77,7 +79,7 @@ CHECKER = pytest.StashKey[Checker]()
 # What is checked
 
 
-def pytest_addoption(parser):
+def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("build it")
     group.addoption("--build", metavar="FILE", help="check this file, or dotted module, instead")
     group.addoption(
@@ -95,7 +97,7 @@ def pytest_addoption(parser):
     )
 
 
-def pytest_configure(config):
+def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "checks(name, ...): the public names that a test is about")
     config.addinivalue_line("markers", "step(number): the step of the chapter that it belongs to")
     config.addinivalue_line("markers", "homework(number): the homework that it checks")
@@ -127,7 +129,7 @@ def pytest_configure(config):
         )
 
 
-def selected_projects(config) -> list[str]:
+def selected_projects(config: pytest.Config) -> list[str]:
     found = set()
     for argument in config.args:
         path = Path(config.invocation_params.dir, argument.split("::")[0]).resolve()
@@ -178,7 +180,7 @@ def public_names(project: str) -> list[str]:
     ]
 
 
-def pytest_report_header(config):
+def pytest_report_header(config: pytest.Config) -> list[str]:
     checker = config.stash[CHECKER]
     lines = []
     if checker.given:
@@ -193,7 +195,7 @@ def pytest_report_header(config):
     return lines
 
 
-def pytest_ignore_collect(collection_path, config):
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """The other tests of a project are about our build.py, not about the reader's."""
     checker = config.stash[CHECKER]
     if collection_path.is_dir():
@@ -207,7 +209,7 @@ def pytest_ignore_collect(collection_path, config):
 
 
 @pytest.fixture
-def build(request):
+def build(request: pytest.FixtureRequest) -> types.ModuleType:
     """The module under test: of test_build.py the project's build.py, or what --build names."""
     module = request.config.stash[CHECKER].module
     if module is not None:
@@ -220,7 +222,7 @@ def build(request):
 # Running
 
 
-def is_check(item) -> bool:
+def is_check(item: pytest.Item) -> TypeGuard[pytest.Function]:
     """Whether this is a test of the module under test."""
     return (
         isinstance(item, pytest.Function)
@@ -229,24 +231,24 @@ def is_check(item) -> bool:
     )
 
 
-def checked_names(item) -> tuple[str, ...]:
+def checked_names(item: pytest.Item) -> tuple[str, ...]:
     mark = item.get_closest_marker("checks")
     return mark.args if mark and mark.args else ("the rest",)
 
 
-def step_of(item) -> int:
+def step_of(item: pytest.Item) -> int:
     """The chapter's step that a check belongs to; 0 for none."""
     mark = item.get_closest_marker("step")
     return mark.args[0] if mark else 0
 
 
-def homework_of(item) -> int:
+def homework_of(item: pytest.Item) -> int:
     """The homework that a check belongs to; 0 for none."""
     mark = item.get_closest_marker("homework")
     return mark.args[0] if mark else 0
 
 
-def pytest_collection_modifyitems(config, items):
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The checks in the order of the chapter's steps; with --step, those of one step alone."""
     checks = [item for item in items if is_check(item)]
     ordered = iter(sorted(checks, key=lambda item: (item.path, step_of(item))))
@@ -269,7 +271,7 @@ def pytest_collection_modifyitems(config, items):
     items[:] = kept
 
 
-def pytest_collection_finish(session):
+def pytest_collection_finish(session: pytest.Session) -> None:
     gc.freeze()  # what has been imported stays: not to be searched for garbage again and again
     checker = session.config.stash[CHECKER]
     checker.items = [item for item in session.items if is_check(item)]
@@ -277,7 +279,7 @@ def pytest_collection_finish(session):
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item):
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     if not is_check(item) or item.config.option.usepdb:
         return (yield)
     limit, name = item.config.option.limit, checked_names(item)[0]
@@ -290,24 +292,26 @@ def pytest_runtest_call(item):
         return (yield)
 
 
-def pytest_enter_pdb(config):
+def pytest_enter_pdb(config: pytest.Config) -> None:
     """No limit while somebody is in the debugger: `breakpoint()` in the reader's file."""
-    if config.stash[CHECKER].no_limit is not None:
-        config.stash[CHECKER].no_limit.set()
+    no_limit = config.stash[CHECKER].no_limit
+    if no_limit is not None:
+        no_limit.set()
 
 
-def give_up(item, message: str) -> None:
+def give_up(item: pytest.Item, message: str) -> None:
     """Say why the whole run ends: a call that no exception can stop."""
     item.config.pluginmanager.getplugin("capturemanager").suspend_global_capture(in_=True)
     print(message, flush=True)
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item, call):
+def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Generator[None, Any, Any]:
     if not is_check(item):
         return (yield)
     if item.config.option.tbstyle == "auto":
-        item.repr_failure = lambda error: ""  # pytest's traceback is slow to make and not shown
+        its: Any = item
+        its.repr_failure = lambda error: ""  # pytest's traceback is slow to make and not shown
     report = yield
     checker = item.config.stash[CHECKER]
     if call.when == "call" and call.duration > SECONDS_OF_A_SLOW_CHECK:
@@ -327,7 +331,7 @@ def pytest_runtest_makereport(item, call):
     return report
 
 
-def explain(error: BaseException, item, report) -> Failure:
+def explain(error: BaseException, item: pytest.Function, report: Any) -> Failure:
     """A failed check in the learner's terms: the law, then what came, or where their code broke."""
     checker, project = item.config.stash[CHECKER], item.path.parent.name
     module = checker.module or sys.modules[f"{project}.build"]
@@ -372,7 +376,7 @@ def explain(error: BaseException, item, report) -> Failure:
     return Failure("\n".join([sentence(item), *(f"    {line}" for line in lines)]), hung=hung)
 
 
-def not_written(error: BaseException | None, module, project: str) -> str:
+def not_written(error: BaseException | None, module: types.ModuleType, project: str) -> str:
     """The name that an exception, or one that it came from, says is not there yet."""
     seen = set()
     while error is not None and id(error) not in seen:
@@ -408,7 +412,7 @@ OPERATORS = {
 }
 
 
-def missing_operator(message: str, module) -> str:
+def missing_operator(message: str, module: types.ModuleType) -> str:
     """The method behind Python's "unsupported operand", if a class of the module lacks it."""
     unary = re.match(r"bad operand type for unary -: '(\w+)'", message)
     binary = re.match(r"unsupported operand type\(s\) for (.+?)=?: '(\w+)' and '(\w+)'", message)
@@ -453,7 +457,7 @@ def plain_message(error: BaseException) -> list[str]:
     return [first, *rest]
 
 
-def source_lines(frames, where: bool = True) -> list[str]:
+def source_lines(frames: list[tuple[str, int, types.FrameType]], where: bool = True) -> list[str]:
     lines = []
     for filename, number, frame in frames:
         told = [f"{shown(filename)}:{number}, in {readable(frame.f_code)}"] if where else []
@@ -463,7 +467,7 @@ def source_lines(frames, where: bool = True) -> list[str]:
     return lines
 
 
-def sentence(item) -> str:
+def sentence(item: pytest.Item) -> str:
     """test_softmax_sums_to_one[dim=0] as words: softmax sums to one [dim=0]."""
     words, _, case = item.name.removeprefix("test_").partition("[")
     for name in checked_names(item):
@@ -475,7 +479,7 @@ def sentence(item) -> str:
 # Reporting
 
 
-def pytest_report_teststatus(report):
+def pytest_report_teststatus(report: Any) -> tuple[str, str, Any] | None:
     failure = getattr(report, "failure", None)
     if failure is not None and failure.missing:
         return "failed", "-", ("NOT WRITTEN YET", {"yellow": True})
@@ -483,7 +487,7 @@ def pytest_report_teststatus(report):
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtestloop(session):
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, Any, Any]:
     """Tell what was found as soon as it is known; then look for the sabotage it resembles."""
     try:
         return (yield)
@@ -491,7 +495,7 @@ def pytest_runtestloop(session):
         tell(session.config)
 
 
-def tell(config) -> None:
+def tell(config: pytest.Config) -> None:
     """The findings, the summary, and last the hint, which takes a moment."""
     checker, terminal = config.stash[CHECKER], config.pluginmanager.getplugin("terminalreporter")
     silent = checker.quiet or config.option.tbstyle != "auto" or config.option.collectonly
@@ -514,13 +518,15 @@ def tell(config) -> None:
                 terminal.write_line(f"this is what {name} looks like: {command}")
 
 
-def variant(project: str, sabotage) -> types.ModuleType:
+def variant(project: str, sabotage: Sabotage) -> types.ModuleType:
     """Our build.py with the sabotage in it, also where the reader has typed over the file."""
     return sabotaged(project, sabotage, shipped_text(project))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_terminal_summary(terminalreporter, config):
+def pytest_terminal_summary(
+    terminalreporter: Any, config: pytest.Config
+) -> Generator[None, Any, Any]:
     """pytest's own summary, without the failures that have been told already."""
     stats = terminalreporter.stats
     if not config.stash[CHECKER].told:
@@ -539,7 +545,7 @@ def pytest_terminal_summary(terminalreporter, config):
     return outcome
 
 
-def tell_failures(terminal, checker: Checker) -> None:
+def tell_failures(terminal: Any, checker: Checker) -> None:
     """By function: a few in full, what says the same or comes after them in a line a test."""
     groups, told = {}, set()
     for item in checker.items:
@@ -572,7 +578,7 @@ def tell_failures(terminal, checker: Checker) -> None:
             terminal.write_line(line, yellow=True)
 
 
-def tell_summary(terminal, checker: Checker) -> None:
+def tell_summary(terminal: Any, checker: Checker) -> None:
     """How many checks of each step pass, and what to write or mend next."""
     failing = any(checker.results.values())
     if checker.skipped:
@@ -610,7 +616,7 @@ def tell_summary(terminal, checker: Checker) -> None:
     terminal.write_line(f"{verdict}; next: {following}" if following else verdict, bold=True)
 
 
-def name_of(item, checker: Checker) -> str:
+def name_of(item: pytest.Item, checker: Checker) -> str:
     """The function that a failed check is about, or the one it lacked."""
     failure = checker.results[item.nodeid]
     return (failure and failure.missing) or checked_names(item)[0]

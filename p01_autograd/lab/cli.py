@@ -7,26 +7,29 @@ import functools
 import math
 import os
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn
 
 
 class Parser(argparse.ArgumentParser):
     """argparse without the usage block: a mistake ends with one line that says what to do."""
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(allow_abbrev=False, **kwargs)
 
-    def parse_args(self, args=None, namespace=None):
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """The flags; from here on a closed pipe (| head) ends the command without a traceback."""
         quiet_broken_pipes()
         return super().parse_args(args, namespace)
 
-    def error(self, message: str):
+    def error(self, message: str) -> NoReturn:
         """Print one line on stderr and end with status 2."""
         self.exit(2, f"{self.prog}: {' '.join(message.split())}\n")
 
 
-def at_least(low: int):
+def at_least(low: int) -> Callable[[str], int]:
     """An argparse type: whole numbers from `low` on."""
 
     def whole_number(text: str) -> int:
@@ -91,13 +94,15 @@ def quiet_broken_pipes() -> None:
     """End quietly when nobody reads what is printed, also where Python flushes at its end."""
     before = sys.excepthook
 
-    def hook(kind, error, traceback):
+    def hook(
+        kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+    ) -> None:
         if issubclass(kind, BrokenPipeError):
             quiet_end()
         else:
             before(kind, error, traceback)
 
-    def flush():
+    def flush() -> None:
         try:
             sys.stdout.flush()
         except BrokenPipeError:
@@ -107,7 +112,14 @@ def quiet_broken_pipes() -> None:
     atexit.register(flush)
 
 
-def measure(package, description, parts, short=None, options=(), argv=None) -> int:
+def measure(
+    package: str,
+    description: str | None,
+    parts: dict[str, Callable[[Any], Any]],
+    short: tuple[str, ...] | None = None,
+    options: Sequence[tuple[str, Callable[[str], Any], Any, str]] = (),
+    argv: list[str] | None = None,
+) -> int:
     """The command line of a project's measure.py; returns the exit status.
 
     `parts` are functions by name; each takes the flags, prints, and returns a figure or None.

@@ -10,14 +10,23 @@ from __future__ import annotations
 import importlib
 import re
 import time
+from collections.abc import Callable
+from types import ModuleType
+from typing import TYPE_CHECKING
 
+from p01_autograd.lab.sabotage import Sabotage
 from p01_autograd.lab.session import failures
+
+if TYPE_CHECKING:
+    from p01_autograd.lab.checker import Checker
 
 SECONDS = 15
 ENOUGH = 0.45
 
 
-def known_sabotage(checker, project: str, variant) -> str:
+def known_sabotage(
+    checker: Checker, project: str, variant: Callable[[str, Sabotage], ModuleType]
+) -> str:
     """The name of the sabotage that fits best and well enough, or ""."""
     results = {i: checker.results[i.nodeid] for i in checker.items if i.nodeid in checker.results}
     results = {item: found for item, found in results.items() if not (found and found.missing)}

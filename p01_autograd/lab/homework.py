@@ -6,6 +6,7 @@ pytest p01_autograd --build my/p01_autograd.py --homework 1
 from __future__ import annotations
 
 import types
+from typing import Any
 
 import pytest
 
@@ -13,11 +14,11 @@ from p01_autograd.lab.sabotage import Sabotage, sabotaged
 from p01_autograd.lab.steps import shipped_text
 
 
-def written(build, *names: str) -> list:
+def written(build: types.ModuleType, *names: str) -> list[Any]:
     """The names of the reader's file, methods as `Value.sigmoid`; skips if one is not there."""
     found = []
     for name in names:
-        here = build
+        here: Any = build
         for part in name.split("."):
             here = getattr(here, part, None)
         if here is None:

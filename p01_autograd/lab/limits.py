@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 
 MEMORY = 3 * 2**30  # bytes; a loop that appends for ever is stopped before the machine is
 
@@ -31,7 +32,7 @@ def peak_memory() -> int:
 
 
 @contextlib.contextmanager
-def at_most(seconds: float, stop=None):
+def at_most(seconds: float, stop: Callable[[str], None] | None = None) -> Iterator[threading.Event]:
     """Stop the block when it takes longer, by an exception that is raised inside it.
 
     `stop(message)` is called where that does not help: the block is not in Python code. Yields the
@@ -39,7 +40,7 @@ def at_most(seconds: float, stop=None):
     """
     thread, finished = ctypes.c_ulong(threading.get_ident()), threading.Event()
 
-    def watch():
+    def watch() -> None:
         end, memory, attempts = time.monotonic() + seconds, peak_memory(), 0
         while not finished.wait(0.1):
             full = peak_memory() - memory > MEMORY

@@ -17,7 +17,7 @@ class CannotLoad(Exception):
     """The text is one line for the reader."""
 
 
-def load(given: str, project: str, folder, limit: float = 30.0) -> types.ModuleType:
+def load(given: str, project: str, folder: str | Path, limit: float = 30.0) -> types.ModuleType:
     """The module in a file, seen from `folder`, or of a dotted name; CannotLoad if there is none.
 
     `project` is the package that relative imports in it refer to.
@@ -119,8 +119,8 @@ def traceback_frames(error: BaseException) -> list[tuple[str, int, types.FrameTy
     return frames
 
 
-def shown(path) -> str:
+def shown(path: str | Path | None) -> str:
     """A path as the reader would type it from here."""
-    with contextlib.suppress(ValueError, TypeError):
-        return Path(path).resolve().relative_to(Path.cwd()).as_posix()
+    with contextlib.suppress(ValueError):
+        return Path(path or "?").resolve().relative_to(Path.cwd()).as_posix()
     return str(path)

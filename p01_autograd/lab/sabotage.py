@@ -17,7 +17,7 @@ import textwrap
 import time
 import traceback
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,9 @@ from p01_autograd.lab.cli import (
     print_anything,
     quiet_end,
 )
+
+Experiment = Callable[..., Any]  # (build=module, seed=seed) -> numbers
+Drawing = Callable[[list, list], Any]  # (healthy, broken) -> figure
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,7 @@ class Comparison:
         """With how many seeds the predicted symptom was there."""
         return sum(map(self._there, self.healthy, self.broken))
 
-    def _there(self, healthy, broken) -> bool:
+    def _there(self, healthy: Any, broken: Any) -> bool:
         try:
             return bool(self.sabotage.symptom(healthy, broken))
         except (AttributeError, TypeError):  # a run that ended with an error has no such numbers
@@ -153,7 +156,9 @@ class Comparison:
 _healthy: dict = {}  # the healthy run is the same for every sabotage of a module
 
 
-def compare(package: str, sabotage: Sabotage, experiment, seeds) -> Comparison:
+def compare(
+    package: str, sabotage: Sabotage, experiment: Experiment, seeds: Sequence[int]
+) -> Comparison:
     """Run the experiment on the shipped module and on the edited one, with the same seeds."""
     broken_module = sabotaged(package, sabotage)
     shipped = importlib.import_module(f"{package}.{sabotage.module}")
@@ -174,7 +179,7 @@ def compare(package: str, sabotage: Sabotage, experiment, seeds) -> Comparison:
 # What is printed
 
 
-def scalars(numbers) -> dict[str, Any]:
+def scalars(numbers: Any) -> dict[str, Any]:
     """The numbers and words of a run that fit into a table, by name."""
     if dataclasses.is_dataclass(numbers):
         names = [field.name for field in dataclasses.fields(numbers)]
@@ -207,7 +212,7 @@ def row(runs: list) -> dict[str, str]:
     return {n: cell([table[n] for table in tables if n in table]) for n in names}
 
 
-def long_text(value) -> bool:
+def long_text(value: Any) -> bool:
     return isinstance(value, str) and (len(value) > 40 or "\n" in value)
 
 
@@ -251,7 +256,7 @@ def wrapped(text: str, indent: str = "") -> str:
     return textwrap.fill(text, width, subsequent_indent=indent, break_long_words=False)
 
 
-def save(drawing, package: str, name: str, title: str = "") -> str:
+def save(drawing: Any, package: str, name: str, title: str = "") -> str:
     """Write a figure into runs/PACKAGE/break_it; returns where."""
     path = output_folder("runs", package, "break_it") / f"{name}.png"
     if title:
@@ -263,7 +268,14 @@ def save(drawing, package: str, name: str, title: str = "") -> str:
 # The command line
 
 
-def main(package, sabotages, experiment, figure, damage=None, argv=None) -> int:
+def main(
+    package: str,
+    sabotages: list[Sabotage],
+    experiment: Experiment,
+    figure: Drawing,
+    damage: str | None = None,
+    argv: list[str] | None = None,
+) -> int:
     """The command line of a project's break_it.py; returns the exit status.
 
     `experiment(build=module, seed=seed)` turns a module into numbers: an object whose numbers and
@@ -344,7 +356,13 @@ def check_shipped(package: str, sabotage: Sabotage) -> None:
         ) from None
 
 
-def show_one(package, sabotage, experiment, figure, seeds) -> None:
+def show_one(
+    package: str,
+    sabotage: Sabotage,
+    experiment: Experiment,
+    figure: Drawing,
+    seeds: Sequence[int],
+) -> None:
     """Diff, prediction, table, verdict and figure of one sabotage."""
     print(f"{diff(package, sabotage)}\n")
     print(wrapped(f"prediction: {sabotage.predict}", "  "), flush=True)
@@ -357,7 +375,14 @@ def show_one(package, sabotage, experiment, figure, seeds) -> None:
     print(f"took {result.seconds:.0f} s\n")
 
 
-def show_all(package, sabotages, experiment, figure, damage, seeds) -> None:
+def show_all(
+    package: str,
+    sabotages: list[Sabotage],
+    experiment: Experiment,
+    figure: Drawing,
+    damage: str | None,
+    seeds: Sequence[int],
+) -> None:
     """Every sabotage in one table, under it the predictions and what does not fit in a table."""
     results = run(package, sabotages, experiment, seeds)
     if damage:
@@ -393,7 +418,13 @@ def how_bad(result: Comparison, damage: str) -> float:
     return math.inf if math.isnan(mean) else mean
 
 
-def run(package, sabotages, experiment, seeds, hidden=False) -> list[Comparison]:
+def run(
+    package: str,
+    sabotages: list[Sabotage],
+    experiment: Experiment,
+    seeds: Sequence[int],
+    hidden: bool = False,
+) -> list[Comparison]:
     """Compare each; a bar on the terminal when there are several. `hidden` does not say which."""
     from tqdm import tqdm
 
@@ -406,7 +437,14 @@ def run(package, sabotages, experiment, seeds, hidden=False) -> list[Comparison]
     return [compare(package, sabotage, experiment, seeds) for sabotage in bar]
 
 
-def quiz(package, sabotages, experiment, figure, seeds, draw) -> None:
+def quiz(
+    package: str,
+    sabotages: list[Sabotage],
+    experiment: Experiment,
+    figure: Drawing,
+    seeds: Sequence[int],
+    draw: random.Random,
+) -> None:
     """Show the symptoms of one sabotage after another, in random order; the reader names them."""
     print(f"{len(sabotages)} sabotages, one line each. Which one is at work? q ends the quiz.")
     right = asked = 0
@@ -460,7 +498,7 @@ def go_on() -> bool:
     return bool(line) and line.strip().lower() not in ("q", "quit")
 
 
-def ask(sabotages) -> Sabotage | None:
+def ask(sabotages: list[Sabotage]) -> Sabotage | None:
     """The reader's choice by number or name, or None at the end of the input."""
     choices = {str(number): sabotage for number, sabotage in enumerate(sabotages, 1)}
     choices |= {sabotage.name: sabotage for sabotage in sabotages}

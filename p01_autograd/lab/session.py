@@ -10,16 +10,27 @@ import contextlib
 import io
 import math
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 from _pytest.runner import runtestprotocol
 
+if TYPE_CHECKING:
+    from p01_autograd.lab.checker import Checker, Failure
+
 T = TypeVar("T")
 
 
-def failures(checker, module, items, first_only: bool = False, deadline: float = math.inf) -> dict:
+def failures(
+    checker: Checker,
+    module: ModuleType,
+    items: Sequence[pytest.Item],
+    first_only: bool = False,
+    deadline: float = math.inf,
+) -> dict[pytest.Item, Failure]:
     """What the tests `items` say of a module: a Failure for each one that fails.
 
     `first_only` stops at the first one. TimeoutError after `deadline`, a time.monotonic().
@@ -45,7 +56,11 @@ def failures(checker, module, items, first_only: bool = False, deadline: float =
     return found
 
 
-def in_session(paths: list, work: Callable[..., T], *arguments: str) -> T:
+def in_session(
+    paths: Sequence[str | Path],
+    work: Callable[[Checker, list[pytest.Item]], T],
+    *arguments: str,
+) -> T:
     """Collect the tests in `paths` and return `work(checker, items)`, called inside the session.
 
     RuntimeError with what pytest printed if it did not come to that.
@@ -57,7 +72,7 @@ def in_session(paths: list, work: Callable[..., T], *arguments: str) -> T:
 
     class Plugin:
         @pytest.hookimpl(tryfirst=True)
-        def pytest_runtestloop(self, session):
+        def pytest_runtestloop(self, session: pytest.Session) -> bool:
             checker = session.config.stash[CHECKER]
             checker.quiet = True
             try:

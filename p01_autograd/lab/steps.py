@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECTS = sorted(path.parent.name for path in ROOT.glob("p[0-9][0-9]_*/__init__.py"))
 SECTION = re.compile(r"^ *# (\d+)\. (.+?)\s*$")
 STUB = "raise NotImplementedError"
+Definition = ast.FunctionDef | ast.ClassDef
 
 
 @dataclass
@@ -127,7 +128,7 @@ def tidy(lines: list[str]) -> str:
     return re.sub(r"\n{4,}", "\n\n\n", "\n".join(lines)).rstrip() + "\n"
 
 
-def first_line(node) -> int:
+def first_line(node: Definition) -> int:
     """The first line of a definition, its decorators included."""
     return min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
 
@@ -192,9 +193,9 @@ def stub(node: ast.FunctionDef, lines: list[str]) -> tuple[int, int, list[str]]:
     return start, last_line(node, lines), [indent + STUB]
 
 
-def last_line(node, lines: list[str]) -> int:
+def last_line(node: Definition, lines: list[str]) -> int:
     """The last line of a definition, comments at its end included, section comments not."""
-    last = node.end_lineno
+    last = node.end_lineno or node.lineno
     for number in range(last + 1, len(lines) + 1):
         line = lines[number - 1]
         if line.strip() and not line.startswith(" " * (node.col_offset + 1) + " "):
