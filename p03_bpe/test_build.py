@@ -160,6 +160,10 @@ def reason(chunks, counts, pair, came):
         return "\nA run such as aaaa holds the pair aa at three places, and all of them count"
     if came == min(counts, key=counts.get):
         return "\nIs the pair with the largest count taken?"
+    if all(token < 256 for ids in chunks for token in ids):
+        characters = count([[ord(c) for c in bytes(ids).decode("utf-8")] for ids in chunks])
+        if came == max(characters, key=characters.get):
+            return "\nAre the bytes of the text (its UTF-8) merged, not its characters?"
     return ""
 
 
@@ -452,10 +456,10 @@ def test_decoding_part_of_a_character_gives_the_replacement_character(build, kin
         try:
             got = tokenizer.decode(ids)
         except UnicodeDecodeError:
-            got = "UnicodeDecodeError"
+            got = "a UnicodeDecodeError"
         assert got == expected, (
             f"the bytes {ids} are not valid UTF-8 and decode to {expected!r}, got {got!r}"
-            + ("" if len(got) > 5 or "\ufffd" in got else ': use errors="replace"')
+            + ("" if "\ufffd" in got else ': use errors="replace"')
         )
 
 
@@ -574,6 +578,49 @@ def test_repeated_chunks_count_each_time(build):
 
 @pytest.mark.step(6)
 @pytest.mark.checks("RegexTokenizer")
+def test_encoding_cuts_the_text_with_the_pattern_that_was_given(build):
+    # training merges a and b within the chunk "ab!"; in "ab" they are two chunks
+    tokenizer, _ = trained(build, "RegexTokenizer", "ab!", 1, "ab!|a|b")
+    got = list(tokenizer.encode("ab"))
+    assert got == [97, 98], (
+        f"the pattern ab!|a|b cuts 'ab' into 'a' and 'b', so its ids are [97, 98], got {got}: does "
+        "encode cut the text, and with the pattern that was given?"
+    )
+
+
+# The last word is merged last: a wrong cut before it leaves it in parts.
+GPT2_PIECES = [
+    *("We", "'re", " Hello", " world", "'s", "   ", " x", " =", " 123", "!!", " \n", " tab"),
+    *("'ll", "'ve", "'d", "'m", "'t", " 東京", "\n\n", " qwertyuiop"),
+]
+GPT4_PIECES = [
+    *("We", "'RE", " Hello", "(world", "'S", "   ", " x", " =", " ", "123", "4", "!!\n", " \n"),
+    *("'LL", "x", "'ve", "'D", "'m", "'t", "\tif", " 東京", "\n\n", " qwertyuiop"),
+]
+
+
+@pytest.mark.step(6)
+@pytest.mark.checks("RegexTokenizer")
+@pytest.mark.parametrize(
+    "name, expected",
+    [("GPT2_PATTERN", GPT2_PIECES), ("GPT4_PATTERN", GPT4_PIECES)],
+    ids=["gpt2", "gpt4"],
+)
+def test_the_pattern_cuts_as_openais_does(build, name, expected):
+    text = "".join(expected)
+    tokenizer = fresh(build, "RegexTokenizer", getattr(build, name))
+    tokenizer.train(text, 256 + len(merges_of(expected)))
+    got = [tokenizer.decode([i]) for i in tokenizer.encode(text)]
+    same = next((i for i, (a, b) in enumerate(zip(got, expected)) if a != b), len(expected))
+    assert got == expected, (
+        f"training on {text!r} until no pair is left makes one token of every piece that {name} "
+        f"cuts. From token {same} on they should be\n{expected[same : same + 4]}\nbut are\n"
+        f"{got[same : same + 4]}"
+    )
+
+
+@pytest.mark.step(6)
+@pytest.mark.checks("RegexTokenizer")
 def test_regex_training_merges_like_minbpe(build):
     draw = random.Random(2)
     words = ["ab", "ba", " aab", " ab", "  ", "\n", "é", " é", "12", "!", "'s", " abc"]
@@ -610,67 +657,6 @@ def test_regex_golden_merges_and_ids(build):
     tokenizer = must_learn(build, "RegexTokenizer", TEXT, 12)
     assert list(map(tuple, tokenizer.merges)) == GOLDEN_MERGES
     must_be(tokenizer.encode(GOLDEN_TEXT), GOLDEN_IDS, GOLDEN_TEXT)
-
-
-# The last word is merged last: a wrong cut before it leaves it in parts.
-GPT2_PIECES = [
-    *("We", "'re", " Hello", " world", "'s", "   ", " x", " =", " 123", "!!", " \n", " tab"),
-    *("'ll", "'ve", "'d", "'m", "'t", " 東京", "\n\n", " qwertyuiop"),
-]
-GPT4_PIECES = [
-    *("We", "'RE", " Hello", "(world", "'S", "   ", " x", " =", " ", "123", "4", "!!\n", " \n"),
-    *("'LL", "x", "'ve", "'D", "'m", "'t", "\tif", " 東京", "\n\n", " qwertyuiop"),
-]
-
-
-@pytest.mark.step(6)
-@pytest.mark.checks("RegexTokenizer")
-@pytest.mark.parametrize(
-    "name, expected",
-    [("GPT2_PATTERN", GPT2_PIECES), ("GPT4_PATTERN", GPT4_PIECES)],
-    ids=["gpt2", "gpt4"],
-)
-def test_the_pattern_cuts_as_openais_does(build, name, expected):
-    text = "".join(expected)
-    tokenizer = fresh(build, "RegexTokenizer", getattr(build, name))
-    tokenizer.train(text, 256 + len(merges_of(expected)))
-    got = [tokenizer.decode([i]) for i in tokenizer.encode(text)]
-    assert got == expected, (
-        f"trained on {text!r} until no pair is left, every piece that {name} cuts is one token:\n"
-        f"{expected}\ngot\n{got}"
-    )
-
-
-@pytest.mark.step(6)
-@pytest.mark.checks("RegexTokenizer")
-def test_another_pattern_can_be_given(build):
-    tokenizer, _ = trained(build, "RegexTokenizer", "11 11 11 ab ab", 3, r"\d|\D+")
-    got = list(tokenizer.encode("11"))
-    assert got == [49, 49], (
-        f"the pattern \\d|\\D+ puts every digit into a chunk of its own, so '11' is [49, 49], got "
-        f"{got}: does encode use the pattern that was given?"
-    )
-
-
-@pytest.mark.step(6)
-@pytest.mark.checks("RegexTokenizer")
-@pytest.mark.parametrize("name", ["GPT2_PATTERN", "GPT4_PATTERN"], ids=["gpt2", "gpt4"])
-def test_ids_are_those_of_tiktoken(build, name):
-    pattern = getattr(build, name)
-    tokenizer, merges = trained(build, "RegexTokenizer", TEXT + UNICODE, 60, pattern)
-    ranks = {token: i for i, token in bytes_of(merges).items()}
-    theirs = tiktoken.Encoding(
-        name, pat_str=pattern, mergeable_ranks=ranks, special_tokens=SPECIALS
-    )
-    tokenizer.register_special_tokens(dict(SPECIALS))
-    for text in (TEXT, UNICODE, "We'll SPEAK, 12345 speakers\r\n\t<|pad|><|end|><|endoftext|>\n"):
-        expected = theirs.encode(text, allowed_special="all")
-        got = list(tokenizer.encode(text, allowed_special="all"))
-        same = next((i for i, (a, b) in enumerate(zip(got, expected)) if a != b), 0)
-        assert got == expected, (
-            f"{text[:60]!r}: from token {same} on tiktoken gives {expected[same : same + 6]}, "
-            f"yours {got[same : same + 6]}"
-        )
 
 
 # 6. Special tokens
@@ -734,7 +720,7 @@ def test_special_tokens_can_be_plain_text(build):
 @pytest.mark.step(6)
 @pytest.mark.checks("RegexTokenizer")
 def test_a_set_allows_some_special_tokens(build):
-    tokenizer, _ = with_specials(build)
+    tokenizer, merges = with_specials(build)
     must_be(
         tokenizer.encode("a<|endoftext|>b", allowed_special={"<|endoftext|>"}),
         [97, 1000, 98],
@@ -748,6 +734,34 @@ def test_a_set_allows_some_special_tokens(build):
     assert 1001 not in got, (
         f"only '<|endoftext|>' is allowed, yet '<|end|>' became its id 1001: {got}"
     )
+    rest = [i for chunk in pieces("", "b<|end|>") for i in replayed(chunk, merges)]
+    must_be(
+        got,
+        [97, 1000, *rest],
+        "a<|endoftext|>b<|end|>",
+        ", or an error: with '<|endoftext|>' alone allowed, '<|end|>' is no special token",
+    )
+
+
+@pytest.mark.step(6)
+@pytest.mark.checks("RegexTokenizer")
+@pytest.mark.parametrize("name", ["GPT2_PATTERN", "GPT4_PATTERN"], ids=["gpt2", "gpt4"])
+def test_ids_are_those_of_tiktoken(build, name):
+    pattern = getattr(build, name)
+    tokenizer, merges = trained(build, "RegexTokenizer", TEXT + UNICODE, 60, pattern)
+    ranks = {token: i for i, token in bytes_of(merges).items()}
+    theirs = tiktoken.Encoding(
+        name, pat_str=pattern, mergeable_ranks=ranks, special_tokens=SPECIALS
+    )
+    tokenizer.register_special_tokens(dict(SPECIALS))
+    for text in (TEXT, UNICODE, "We'll SPEAK, 12345 speakers\r\n\t<|pad|><|end|><|endoftext|>\n"):
+        expected = theirs.encode(text, allowed_special="all")
+        got = list(tokenizer.encode(text, allowed_special="all"))
+        same = next((i for i, (a, b) in enumerate(zip(got, expected)) if a != b), 0)
+        assert got == expected, (
+            f"{text[:60]!r}: from token {same} on tiktoken gives {expected[same : same + 6]}, "
+            f"yours {got[same : same + 6]}"
+        )
 
 
 # 6. Files, with a pattern and special tokens

@@ -34,7 +34,7 @@ def alike(got, mistake, atol):
 
 def must_equal(what, got, expected, mistakes=None, otherwise="", atol=1e-5):
     """`mistakes` is {reason: result}; a reason is given where its result is the one that came."""
-    assert isinstance(got, torch.Tensor), f"{what} should be a tensor, got {type(got).__name__}"
+    assert isinstance(got, torch.Tensor), f"{what} should be a tensor, got {kind_of(got)}"
     assert got.shape == expected.shape, (
         f"{what} should have shape {tuple(expected.shape)}, got {tuple(got.shape)}"
     )
@@ -57,7 +57,7 @@ ARGUMENTS = {
 
 
 def ask(build, name, *arguments):
-    """What the function of that name returns. A changed argument is said before all else."""
+    """What the function of that name returns. What spoils every other finding is said first."""
     before = [a.clone() if isinstance(a, torch.Tensor) else a for a in arguments]
     got = getattr(build, name)(*arguments)
     for argument, now, then in zip(ARGUMENTS[name], arguments, before):
@@ -65,7 +65,27 @@ def ask(build, name, *arguments):
             pytest.fail(
                 f"{name} changed its argument {argument} in place; make a new tensor", pytrace=False
             )
+    must_be_a_tensor(name, got)
+    again = getattr(build, name)(*arguments)
+    if got.shape == again.shape and not close(got, again.detach()):
+        pytest.fail(
+            f"two calls of {name} with the same arguments differ: it should depend on them alone. "
+            "Is there dropout in it?",
+            pytrace=False,
+        )
     return got
+
+
+def must_be_a_tensor(what, got):
+    assert isinstance(got, torch.Tensor), f"{what} should return a tensor, got {kind_of(got)}"
+
+
+def kind_of(x):
+    return "nothing: is there a return?" if x is None else f"a {type(x).__name__}"
+
+
+def plural(n, noun):
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def gradients(what, result, upstream, inputs):
@@ -472,9 +492,7 @@ def run(module, x):
     first = module(x)
     if not torch.equal(x, before):
         pytest.fail("forward changed its input in place; make a new tensor", pytrace=False)
-    assert isinstance(first, torch.Tensor), (
-        f"forward should return a tensor, got {type(first).__name__}"
-    )
+    must_be_a_tensor("forward", first)
     if not close(first, module(x).detach()):
         pytest.fail(
             "two calls in evaluation mode with the same input differ: dropout that is still on? "
@@ -539,32 +557,36 @@ def tokens_of(sums, C):
     return x
 
 
-def must_attend(what, got, sums, C, heads, size):
-    """The output for tokens of these sums under weights of 1 is that of causal attention."""
-
-    def output(weights):  # (B, T, T) -> the same mixture in every channel
-        projected = C if heads else 1  # the output projection adds the channels up
-        return projected * (weights @ sums[..., None]).expand_as(got)
-
-    T = sums.shape[1]
+def must_attend(name, module, x, heads, size):
+    """The output for tokens x under weights of 1 is that of causal attention, in every channel."""
+    (B, T, C), sums, got = x.shape, x.sum(-1), run(module, x).detach()
+    assert got.shape[:2] == (B, T), (
+        f"the output of {name} for (B, T) = {(B, T)} has shape {tuple(got.shape)}"
+    )
     mask = torch.ones(T, T).bool().tril()
-    q = sums[..., None].expand(*sums.shape, size)  # queries and keys alike
+    channels = C if heads else 1  # the output projection adds up so many
+
+    def output(weights):  # (B, T, T) -> the mixture of the values, the sums
+        return channels * (weights @ sums[..., None])[..., 0]  # (B, T)
+
+    q = sums[..., None].expand(B, T, size)  # queries and keys alike
+    right = weights_by_the_book(q, q, mask)
     found = weight_mistakes(q, q, mask)
     found["the mask hides a position from itself"] = weights_by_the_book(q, q, mask.tril(-1))
-    for why, scale in (
-        ("the scores are divided by the root of n_embd, not of the head size", math.sqrt(C)),
-        ("the scores are divided by n_embd", C),
-    ):
-        found[why] = weights_by_the_book(q, q, mask, scale)
+    for what, n in (("n_embd", C), ("the number of heads", heads or 1)):
+        for why, scale in (("the root of ", math.sqrt(n)), ("", n)):
+            why = f"the scores are divided by {why}{what}, not by the root of the head size"
+            found[why] = weights_by_the_book(q, q, mask, scale)
     for other in range(1, C + 1 if heads else 1):
         if C % other == 0 and other != heads:
-            p = sums[..., None].expand(*sums.shape, C // other)
-            why = f"it works like {other} head(s), {heads} were asked for"
+            p = sums[..., None].expand(B, T, C // other)
+            why = f"it works like {plural(other, 'head')}, not like {heads}"
             found[why] = weights_by_the_book(p, p, mask)
     mistakes = {why: output(weights) for why, weights in found.items()}
     if heads:
-        cut = (sums.shape[0], heads, T, size)
-        mixed = sums[..., None].expand(*sums.shape, C).reshape(cut)  # without the transpose
+        mistakes["the output projection is not applied"] = output(right) / C
+        cut = (B, heads, T, size)
+        mixed = sums[..., None].expand(B, T, C).reshape(cut)  # without the transpose
         whole = q[:, None].expand(cut)
         for why, y in (
             (
@@ -577,7 +599,7 @@ def must_attend(what, got, sums, C, heads, size):
                 weights_by_the_book(whole, whole, mask) @ whole,
             ),
         ):
-            mistakes[why] = y.reshape(*sums.shape, C).sum(-1, keepdim=True).expand_as(got)
+            mistakes[why] = y.reshape(B, T, C).sum(-1)
     likely = (
         "Are the scores of each head divided by the root of its size, masked, and put through a "
         "softmax over the keys? Do values and joined heads stay as they are?"
@@ -587,14 +609,16 @@ def must_attend(what, got, sums, C, heads, size):
             "Did exp overflow (subtract each row's largest score first), or does the mask leave a "
             "row without anything to attend to?"
         )
-    must_equal(
-        f"{what} with every weight 1, for tokens whose channels sum to\n{rows(sums)}\n",
-        got.detach(),
-        output(weights_by_the_book(q, q, mask)),
-        mistakes,
-        otherwise=likely,
-        atol=1e-3,
-    )
+    for channel in range(got.shape[-1]):
+        must_equal(
+            f"channel {channel} of the output of {name}, with every weight 1: for tokens whose "
+            f"channels sum to\n{rows(sums)}\nit",
+            got[..., channel],
+            output(right),
+            mistakes,
+            otherwise=likely,
+            atol=1e-3,
+        )
 
 
 def one_head(build):
@@ -612,7 +636,7 @@ about_many_heads = for_function("CausalSelfAttention", 6)
 @about_one_head
 @pytest.mark.parametrize("head_size", [1, 8, 20], ids=lambda size: f"head_size={size}")
 def test_one_head_gives_head_size_channels(build, head_size):
-    got = build.SelfAttention(12, head_size)(randn(2, 5, 12))
+    got = run(made(build.SelfAttention, 12, head_size), randn(2, 5, 12))
     assert got.shape == (2, 5, head_size), (
         f"SelfAttention(12, {head_size}) should turn (2, 5, 12) into (2, 5, {head_size}), "
         f"got {tuple(got.shape)}"
@@ -635,15 +659,14 @@ def test_one_head_has_three_projections(build):
 @pytest.mark.parametrize("head_size", [4, 9, 25], ids=lambda size: f"head_size={size}")
 def test_one_head_is_causal_attention_on_its_projections(build, head_size, large):
     attention = with_ones(made(build.SelfAttention, 12, head_size), 12 * head_size)
-    sums = LARGE_SUMS if large else SUMS
-    x = tokens_of(sums, 12)
-    must_attend(f"SelfAttention(12, {head_size})", run(attention, x), sums, 12, None, head_size)
+    x = tokens_of(LARGE_SUMS if large else SUMS, 12)
+    must_attend(f"SelfAttention(12, {head_size})", attention, x, None, head_size)
 
 
 @about_many_heads
 @pytest.mark.parametrize("n_head", [1, 2, 3, 12], ids=lambda n: f"{n} heads")
 def test_many_heads_keep_the_shape(build, n_head):
-    got = build.CausalSelfAttention(12, n_head)(randn(2, 5, 12))
+    got = run(made(build.CausalSelfAttention, 12, n_head), randn(2, 5, 12))
     assert got.shape == (2, 5, 12), (
         f"CausalSelfAttention(12, {n_head}) should keep (2, 5, 12), got {tuple(got.shape)}"
     )
@@ -668,9 +691,8 @@ def test_many_heads_have_four_projections(build):
 def test_many_heads_are_causal_attention_on_slices_of_the_channels(build, n_head, large):
     C, size = 36, 36 // n_head
     attention = with_ones(made(build.CausalSelfAttention, C, n_head), C * size)
-    sums = LARGE_SUMS if large else SUMS
-    x = tokens_of(sums, C)
-    must_attend(f"CausalSelfAttention({C}, {n_head})", run(attention, x), sums, C, n_head, size)
+    x = tokens_of(LARGE_SUMS if large else SUMS, C)
+    must_attend(f"CausalSelfAttention({C}, {n_head})", attention, x, n_head, size)
 
 
 @about_many_heads
@@ -688,9 +710,9 @@ def test_many_heads_each_have_weights_of_their_own(build, n_head):
     sizes = torch.linalg.svdvals(moved.double())
     heads = int((sizes > 1e-4 * sizes[0]).sum()) if sizes[0] > 1e-5 else 0
     assert heads == n_head, (
-        f"CausalSelfAttention(12, {n_head}) works like {heads} head(s): for two tokens with the "
-        f"same difference, the second output moves in {heads} direction(s), one for each head\n"
-        "that has weights of its own."
+        f"CausalSelfAttention(12, {n_head}) works like {plural(heads, 'head')}: for two tokens "
+        f"with the same difference the second output moves in {plural(heads, 'direction')}, one "
+        "for each head\nthat has weights of its own."
     )
 
 

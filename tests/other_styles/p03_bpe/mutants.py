@@ -50,6 +50,12 @@ MUTANTS = [
         "        idx = 257\n        with open",
         "ids_after_loading_off_by_one",
     ),
+    Mutant(
+        "minbpe_like",
+        "        for chunk in self._chunks(text):\n            ids.extend(",
+        "        for chunk in [text]:\n            ids.extend(",
+        "encoding_does_not_cut",
+    ),
     # ---- token_objects
     Mutant(
         "token_objects",
@@ -147,6 +153,14 @@ MUTANTS = [
         "new_pair_on_the_left_forgotten",
     ),
     # ---- numpy_arrays
+    Mutant(
+        "numpy_arrays",
+        "            if token not in allowed and token in text:\n",
+        '            if allowed and allowed_special != "all" and token not in allowed:\n'
+        '                text = text.replace(token, "")\n'
+        "            if token not in allowed and token in text:\n",
+        "forbidden_specials_removed",
+    ),
     Mutant(
         "numpy_arrays",
         "        return regex.findall(self.pattern, text)\n",

@@ -275,6 +275,25 @@ MUTANTS = [
         "torch.le(positions.unsqueeze(0), positions.unsqueeze(1) + 1)",
         "one_token_of_the_future",
     ),
+    Mutant(
+        "joined_weights",
+        "        y = scaled_dot_product_attention(*split, mask=causal_mask(T).to(x.device))\n",
+        "        split[0] = split[0] * self.head_size**0.5\n"
+        "        y = scaled_dot_product_attention(*split, mask=causal_mask(T).to(x.device))\n",
+        "module_undoes_the_scale",
+    ),
+    Mutant(
+        "joined_weights",
+        "part.reshape(B, T, self.n_head, self.head_size)",
+        "part.reshape(B, T, 1, C)",
+        "one_head_whatever_was_asked_for",
+    ),
+    Mutant(
+        "joined_weights",
+        "        B, T, C = x.size()\n",
+        "        x = x.detach()\n        B, T, C = x.size()\n",
+        "input_detached",
+    ),
     # ---- own_linear
     Mutant(
         "own_linear",
@@ -318,5 +337,18 @@ MUTANTS = [
         "        mask[t, : t + 1] = True\n",
         "        mask[t, max(0, t - 2) : t + 1] = True\n",
         "window_of_three",
+    ),
+    Mutant(
+        "own_linear",
+        "(self.q(x), self.k(x), self.v(x), mask)  # (B, nh, T, hs)",
+        "(self.q(x) / len(self.q.weight) ** 0.5, self.k(x), self.v(x), mask)",
+        "divided_by_the_root_of_all_channels",
+        "scaled_by_n_embd",
+    ),
+    Mutant(
+        "own_linear",
+        "    return attention_weights(q, k, mask) @ v\n",
+        "    return torch.dropout(attention_weights(q, k, mask), 0.1, True) @ v\n",
+        "dropout_without_end",
     ),
 ]
