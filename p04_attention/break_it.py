@@ -23,6 +23,7 @@ N_EMBD, N_HEAD, BLOCK_SIZE, BATCH_SIZE, STEPS, LR = 128, 2, 32, 16, 500, 3e-3
 DEPTH = 8  # layers of the untrained stack whose norms are followed
 LEAK = 1e-4  # relative change of earlier outputs that counts as seeing the future
 SMOOTH = 25  # steps in one point of a figure
+SAMPLE = 120  # characters
 
 
 @dataclass
@@ -88,7 +89,7 @@ def experiment(build, seed: int = 1337) -> Numbers:
         leak=leak(fresh, judged[:16, :-1]),
         growth=norms[-1] / norms[0],
         growth_bare=norms_bare[-1] / norms_bare[0],
-        sample=lm.sample(run.model, 120, BLOCK_SIZE, seed),
+        sample=lm.sample(run.model, SAMPLE, BLOCK_SIZE, seed),
         curve=run.train,
         entropies=entropies,
         hidden=hidden,

@@ -81,6 +81,7 @@ def validation(block_size: int, n: int = 128) -> torch.Tensor:
     return ids[starts[:, None] + torch.arange(block_size + 1)]
 
 
+@cache
 def bigram_loss() -> float:
     """What counting pairs of characters in the training text reaches: no context but the last."""
     tokenizer, train, val = corpus()

@@ -34,6 +34,8 @@ def test_the_two_heads_that_are_drawn():
 def test_the_command_keeps_its_model(tmp_path, monkeypatch, capsys):
     trained, train = [], heatmap.train
     monkeypatch.setattr(heatmap, "train", lambda *args: trained.append(args[0]) or train(*args))
+    for name, size in {"N_EMBD": 32, "BLOCK_SIZE": 16, "WINDOWS": 8}.items():
+        monkeypatch.setattr(heatmap, name, size)
     monkeypatch.chdir(tmp_path)
     assert heatmap.main(["Ay, sir", "--steps", "2"]) == 0
     first = capsys.readouterr().out

@@ -51,7 +51,8 @@ def test_the_language_model_repeats_itself_and_counts_pairs():
 
 def test_the_command(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(measure, "LENGTHS", (64, 256, 512))
+    monkeypatch.setattr(measure, "HEAD_SIZES", (4, 16))
+    monkeypatch.setattr(measure, "LENGTHS", (256, 320))
     monkeypatch.setattr(measure, "SHAPES", ((1, 16, 32, 2),))
     assert measure.main(["--repeats", "1"]) == 0
     out = capsys.readouterr().out
@@ -66,8 +67,9 @@ def test_the_command(tmp_path, monkeypatch, capsys):
 def test_plateau_prints_a_row_for_each_setting(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(measure, "SIZES", (2, 4))
-    monkeypatch.setattr(measure, "SETTINGS", dict(n_embd=8, block_size=8, batch_size=2, steps=25,
+    monkeypatch.setattr(measure, "SETTINGS", dict(n_embd=8, block_size=8, batch_size=2, steps=5,
                                                   lr=1e-3))  # fmt: skip
+    monkeypatch.setattr(lm, "VAL_EVERY", 5)
     measure.print_plateau(measure.plateau_runs([1, 2]))
     rows = [line for line in capsys.readouterr().out.splitlines() if line[:5].strip() in lm.INITS]
     assert len(rows) == 4
