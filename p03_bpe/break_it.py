@@ -90,7 +90,7 @@ def experiment(build, seed: int = 1337) -> Numbers:
         ends_lost=share(
             used.encode(f"{line}<|endoftext|>", "all")[-1] != 1000 for line in lines[:100]
         ),
-        smuggled=share(1000 in carelessly(used, f"{line}<|endoftext|>") for line in lines[:100]),
+        smuggled=share(1000 in unguarded(used, f"{line}<|endoftext|>") for line in lines[:100]),
     )
 
 
@@ -125,8 +125,8 @@ def fails_to_decode(tokenizer, ids: list[int]):
             yield True
 
 
-def carelessly(tokenizer, text: str) -> list[int]:
-    """The ids of a text from outside, encoded without a thought for special tokens."""
+def unguarded(tokenizer, text: str) -> list[int]:
+    """The ids of a text from outside under the default allowed_special; none if it is refused."""
     try:
         return tokenizer.encode(text)
     except ValueError:

@@ -139,8 +139,8 @@ class Known(dict):
         super().__init__(known or {})
         self.encode, self.merges, self.n_merges = encode, merges, len(merges)
 
-    def are_of(self, merges: dict[Pair, int]) -> bool:
-        """Whether they still hold: other merges give other ids."""
+    def belong_to(self, merges: dict[Pair, int]) -> bool:
+        """Whether the ids are those of these merges."""
         return self.merges is merges and self.n_merges == len(merges)
 
     def __missing__(self, chunk: str) -> list[int]:
@@ -176,7 +176,7 @@ class Quick:
         for token, special_id in self.special_tokens.items():
             if special_id < vocab_size:
                 raise ValueError(f"the id {special_id} of {token!r} would be taken by training")
-        pieces = map(encodable, [text] if isinstance(text, str) else text)
+        pieces = map(without_surrogates, [text] if isinstance(text, str) else text)
         chunks = chain.from_iterable(self.chunks(pieces))
         self.merges, self.byte_ids = {}, range(256)
         known: dict[str, list[int]] = {}
@@ -238,7 +238,7 @@ class Quick:
 
     def _runs(self, parts: Iterable[str | int]) -> Iterator[Iterable[int]]:
         """Special tokens that follow each other, or the ids of some chunks."""
-        if self._known is None or not self._known.are_of(self.merges):
+        if self._known is None or not self._known.belong_to(self.merges):
             self._known = Known(self._encode_chunk, self.merges)
         for special, group in groupby(parts, key=lambda part: isinstance(part, int)):
             if special:
@@ -249,14 +249,14 @@ class Quick:
 
     def _parts(self, text: str, allowed: set[str], forbidden: set[str]) -> Iterator[str | int]:
         """The text, cut at allowed special tokens, with their ids between the parts."""
-        text = encodable(text)
-        if forbidden and (found := any_of(forbidden).search(text)):
+        text = without_surrogates(text)
+        if forbidden and (found := pattern_of(forbidden).search(text)):
             raise ValueError(
                 f"the text holds the special token {found[0]!r} at position {found.start()}; allow "
                 'it with allowed_special, or encode it as plain text with allowed_special="none"'
             )
         start = 0
-        for found in any_of(allowed).finditer(text) if allowed else ():
+        for found in pattern_of(allowed).finditer(text) if allowed else ():
             yield text[start : found.start()]
             yield self.special_tokens[found[0]]
             start = found.end()
@@ -270,7 +270,7 @@ class Quick:
 
         Raises ValueError for an id outside the vocabulary.
         """
-        return looked_up(super().decode, ids, f"vocabulary of {len(self.vocab)} tokens")
+        return checked(super().decode, ids, f"vocabulary of {len(self.vocab)} tokens")
 
     def save(self, prefix: str) -> None:
         """Write prefix.model, which load reads, and prefix.vocab, for people; minbpe's format."""
@@ -351,7 +351,7 @@ class RegexTokenizer(Quick, build.RegexTokenizer):
         if self._compiled.groups:
             raise ValueError(f"the split pattern {pattern!r} has a group: use (?:...) for (...)")
         ours = pattern in (GPT2_PATTERN, GPT4_PATTERN)
-        self._for_ascii = for_ascii(pattern) if ours else self._compiled
+        self._for_ascii = ascii_pattern(pattern) if ours else self._compiled
         self.pattern = pattern
 
     def split(self, text: str) -> list[str]:
@@ -417,7 +417,7 @@ class CharTokenizer(build.CharTokenizer):
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids, integers of any kind; one outside the vocabulary is a ValueError."""
-        return looked_up(super().decode, ids, f"vocabulary of {len(self.characters)} characters")
+        return checked(super().decode, ids, f"vocabulary of {len(self.characters)} characters")
 
     def save(self, prefix: str) -> None:
         """Write prefix.json."""
@@ -444,7 +444,7 @@ class CharTokenizer(build.CharTokenizer):
 # What they share
 
 
-def encodable(text: str) -> str:
+def without_surrogates(text: str) -> str:
     """The text with U+FFFD for each half of a surrogate pair, as tiktoken has it."""
     try:
         text.encode("utf-8")
@@ -453,7 +453,7 @@ def encodable(text: str) -> str:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def looked_up(decode: Callable[[list[int]], str], ids: Iterable[int], where: str) -> str:
+def checked(decode: Callable[[list[int]], str], ids: Iterable[int], where: str) -> str:
     """decode(ids), for integers of any kind; an id that is not there is a ValueError."""
     try:
         return decode(list(map(operator.index, ids)))
@@ -461,14 +461,14 @@ def looked_up(decode: Callable[[list[int]], str], ids: Iterable[int], where: str
         raise ValueError(f"id {error.args[0]} is not in the {where}") from None
 
 
-def any_of(specials: Iterable[str]) -> regex.Pattern:
+def pattern_of(specials: Iterable[str]) -> regex.Pattern:
     """A pattern that finds special tokens, the longest first where several begin."""
     return regex.compile(
         "|".join(regex.escape(token) for token in sorted(specials, key=len, reverse=True))
     )
 
 
-def for_ascii(pattern: str) -> re.Pattern:
+def ascii_pattern(pattern: str) -> re.Pattern:
     """GPT-2's or GPT-4's pattern for a text of ASCII alone; the standard library is faster."""
     pattern = pattern.replace(r"\p{L}\p{N}]", "A-Za-z0-9]")
     return re.compile(pattern.replace(r"\p{L}", "[A-Za-z]").replace(r"\p{N}", "[0-9]"), re.ASCII)

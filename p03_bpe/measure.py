@@ -1,7 +1,7 @@
 """What a tokenizer costs, and what its vocabulary buys. Parts:
 
 knee        compression against the size of the vocabulary, and where more stops paying
-merges      the first hundred merges: what they glue, and how often it occurred
+merges      the first hundred merges: what they join, and how often it occurred
 time        seconds a merge, from the first to the last, in both forms of the algorithm
 growth      training time against the length of the text
 whitespace  how the number of tokens moves with spaces, tabs and blank lines
@@ -73,8 +73,9 @@ def knee(args):
         rows.append((size, len(seen) / len(tokenizer.encode(seen)), len(unseen) / len(ids)))
         half = next((there for at, _, there in rows if 2 * at == size), None)
         saved = f"{1 - half / rows[-1][2]:.1%}" if half else "-"
-        unused = 1 - len({i for i in ids if i > 255}) / max(1, size - 256)
-        print(f"{size:10,} {rows[-1][1]:19.2f} {rows[-1][2]:12.2f} {saved:>25} {unused:18.0%}")
+        used = len({i for i in ids if i > 255})
+        unused = f"{1 - used / (size - 256):.0%}" if size > 256 else "-"
+        print(f"{size:10,} {rows[-1][1]:19.2f} {rows[-1][2]:12.2f} {saved:>25} {unused:>18}")
     gains = {
         size: 1 - at / there
         for size, there in curve(rows)
@@ -120,7 +121,7 @@ def merges(args):
         "within a word": sum(token.isalpha() for token in tokens),
     }
     kinds["other"] = 100 - sum(kinds.values())
-    print("they glue: " + ", ".join(f"{kind} {n}" for kind, n in kinds.items()))
+    print("they join: " + ", ".join(f"{kind} {n}" for kind, n in kinds.items()))
     print(f"counts: {found[0][1]:,} for the first, {found[-1][1]:,} for the hundredth")
 
     figure, ax = subplots()

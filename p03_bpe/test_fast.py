@@ -12,7 +12,7 @@ import tiktoken
 
 from p03_bpe import GPT2_PATTERN, GPT4_PATTERN, build, fast
 from p03_bpe.corpus import load_corpus
-from p03_bpe.fast import BasicTokenizer, RegexTokenizer, apply_merges, for_ascii, learn_merges
+from p03_bpe.fast import BasicTokenizer, RegexTokenizer, apply_merges, ascii_pattern, learn_merges
 
 PATTERNS = [GPT2_PATTERN, GPT4_PATTERN]
 
@@ -127,7 +127,7 @@ def test_the_standard_library_cuts_ascii_alike(pattern):
     for alphabet in (everything, "ab1 \n\r\t'!sSLlVvEe", blanks, "'sStTrReEvV a"):
         for _ in range(1500):
             text = "".join(draw.choices(alphabet, k=draw.randrange(25)))
-            assert for_ascii(pattern).findall(text) == whole.findall(text), repr(text)
+            assert ascii_pattern(pattern).findall(text) == whole.findall(text), repr(text)
 
 
 # Texts in pieces

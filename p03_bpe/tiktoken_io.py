@@ -1,7 +1,7 @@
 """To tiktoken and back.
 
-tiktoken keeps the bytes of each token and its rank, not the pair that it was made of; and the id of
-a byte need not be its value (GPT-2 begins with the printable ones).
+tiktoken stores the bytes of each token and its rank, not the pair that it was merged from; and the
+id of a byte need not be its value (GPT-2's begin with the printable bytes).
 """
 
 from __future__ import annotations

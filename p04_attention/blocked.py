@@ -1,9 +1,9 @@
-"""Causal attention that does not compute what the mask throws away.
+"""Causal attention that does not compute what the mask discards.
 
-The plain form computes T x T scores and throws away the half above the diagonal. Here the queries
-go in blocks of BLOCK positions, and a block is given the keys up to its own last position only.
+The plain form computes T x T scores and discards the half above the diagonal. Here the queries are
+taken in blocks of BLOCK positions, and a block sees the keys up to its own last position only.
 What the mask still has to hide is in the last BLOCK columns of each block. `BlockedSelfAttention`
-has the parameters of `CausalSelfAttention` and gives the same numbers, in less time and memory.
+has the parameters of `CausalSelfAttention` and gives the same numbers in less time and memory.
 """
 
 from __future__ import annotations

@@ -28,9 +28,9 @@ SAMPLE = 120  # characters
 
 @dataclass
 class Numbers:
-    """What one module came to; losses in nats per character, weights those before training."""
+    """Numbers of one module; losses in nats per character, weights those before training."""
 
-    val_loss: float  # as it was trained
+    val_loss: float  # of the model as trained
     future_hidden: float  # the trained weights in the shipped attention, which hides the future
     bigram: float  # counting pairs of characters
     entropy: float  # mean over the rows of weights; nan where a weight is negative
@@ -50,7 +50,7 @@ class Numbers:
 
 
 def experiment(build, seed: int = 1337) -> Numbers:
-    """Look at the module's attention before training, then train on it."""
+    """Measure the module's attention before training, then train a model of it."""
 
     def layer():
         return build.CausalSelfAttention(N_EMBD, N_HEAD)
@@ -160,7 +160,7 @@ def figure(healthy: list[Numbers], broken: list[Numbers]):
         right.set(xlabel="layers", ylabel="root mean square, untrained", yscale="log")
         right.set_ylim(0.5, 1e6)
     else:
-        even = lm.even_entropy(BLOCK_SIZE)
+        even = lm.uniform_entropy(BLOCK_SIZE)
         right.axhline(even, color=REFERENCE, ls="--", lw=1)
         right.annotate("everything alike", (1, even), (-4, 3), ("axes fraction", "data"),
                        "offset points", ha="right", color=REFERENCE, size=10)  # fmt: skip

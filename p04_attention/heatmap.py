@@ -1,9 +1,9 @@
-"""Who looks at whom: python -m p04_attention.heatmap "First Citizen:"
+"""What each head attends to: python -m p04_attention.heatmap "First Citizen:"
 
 Trains two attention layers of four heads on the characters of Tiny Shakespeare and measures, on
-text that they were not trained on, what each head has learned to look at. Two heads are drawn on
-your text: the one that looks most at the previous character, and of the others the one that looks
-most at earlier copies of the same character. Ten seconds; the trained model is kept in
+text that they were not trained on, what each head attends to. Two heads are drawn on your text: the
+one that attends most to the previous character, and of the others the one that attends most to
+earlier occurrences of the same character. Ten seconds; the trained model is kept in
 runs/p04_attention, so that another text takes none.
 """
 
@@ -66,7 +66,7 @@ def weights(model: torch.nn.Module, idx: torch.Tensor) -> torch.Tensor:
 
 
 def patterns(idx: torch.Tensor) -> dict[str, torch.Tensor]:
-    """What a head may look at, as bool (B, T, T) from each position to those not after it."""
+    """What a head may attend to, as bool (B, T, T) from each position to those not after it."""
     B, T = idx.shape
     t, s = torch.arange(T)[:, None], torch.arange(T)
     same = (idx[:, :, None] == idx[:, None, :]) & (s < t)
@@ -86,7 +86,7 @@ def shares(weights: torch.Tensor, idx: torch.Tensor) -> dict[str, torch.Tensor]:
     }
 
 
-def two_heads(found: dict[str, torch.Tensor]) -> list[tuple[int, int, str]]:
+def choose_heads(found: dict[str, torch.Tensor]) -> list[tuple[int, int, str]]:
     """(layer, head, title) of the two heads to draw, from their shares (layers, nh)."""
     chosen = []
     for what in ("previous", "same"):
@@ -138,7 +138,7 @@ def main(argv=None) -> int:
     models = {"before": train(0, flags.seed), "after": trained(flags.steps, flags.seed)}
     judged = lm.validation(BLOCK_SIZE, WINDOWS)[:, :-1]
     even = build.causal_mask(BLOCK_SIZE) / torch.arange(1, BLOCK_SIZE + 1)[:, None]
-    rows = [("looking everywhere alike", shares(even.expand(len(judged), 1, -1, -1), judged))]
+    rows = [("uniform attention", shares(even.expand(len(judged), 1, -1, -1), judged))]
     for name, model in models.items():
         found = shares(weights(model, judged), judged)
         for layer in range(len(model.attention)):
@@ -151,7 +151,7 @@ def main(argv=None) -> int:
         print(f"{name:26}" + "".join(f"{share.item():10.2f}" for share in row.values()))
     path = RUNS / "heatmap.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    draw(weights(models["after"], idx)[:, 0], two_heads(found), flags.text).savefig(path)
+    draw(weights(models["after"], idx)[:, 0], choose_heads(found), flags.text).savefig(path)
     print(f"figure: {path.as_posix()}")
     return 0
 

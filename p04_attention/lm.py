@@ -83,7 +83,7 @@ def validation(block_size: int, n: int = 128) -> torch.Tensor:
 
 @cache
 def bigram_loss() -> float:
-    """What counting pairs of characters in the training text reaches: no context but the last."""
+    """Nats per character of the bigram model of the training text, the baseline."""
     tokenizer, train, val = corpus()
     return bigram.bigram_loss(train, val, len(tokenizer.vocab))
 
@@ -172,10 +172,10 @@ def watched(build):
 
 
 def entropy(weights: torch.Tensor) -> torch.Tensor:
-    """How spread out each row of weights is, in nats: (..., T) -> (...). Even over n: ln n."""
+    """The entropy of each row of weights, in nats: (..., T) -> (...). Uniform over n: ln n."""
     return -torch.special.xlogy(weights, weights).sum(-1)
 
 
-def even_entropy(T: int) -> float:
-    """The mean entropy of T causal rows that look at everything before them alike."""
+def uniform_entropy(T: int) -> float:
+    """The mean entropy, in nats, of T causal rows of uniform weights."""
     return sum(math.log(t + 1) for t in range(T)) / T

@@ -93,7 +93,7 @@ def scores(args):
     return drawing
 
 
-def saturated(module, hs: int, generator) -> dict[str, float]:
+def saturation_of(module, hs: int, generator) -> dict[str, float]:
     """What the module's weights over KEYS keys are like, and what gradient they let through."""
     q, k = projected(8 * KEYS, hs, generator)
     q, k = q.view(8, KEYS, hs), k.view(8, KEYS, hs)
@@ -115,7 +115,7 @@ def saturation(args):
     rows = {}
     for name, module in sides.items():
         generator = torch.Generator().manual_seed(args.seed)
-        rows[name] = [saturated(module, hs, generator) for hs in HEAD_SIZES]
+        rows[name] = [saturation_of(module, hs, generator) for hs in HEAD_SIZES]
     print(f"over {KEYS} keys; even weights have entropy {math.log(KEYS):.2f}")
     print(f"{'':10} {'entropy, nats':>23} {'largest weight':>23} {'median gradient':>23}")
     print(f"{'head size':>10}" + 3 * f" {'scaled':>11} {'not scaled':>11}")
@@ -230,13 +230,13 @@ def speed(args):
 # plateau
 
 
-def begins(val: list[tuple[int, float]], share: float = SHARE) -> int:
+def plateau_step(val: list[tuple[int, float]], share: float = SHARE) -> int:
     """Where the plateau begins: the step at which a run has made `share` of its own progress."""
     first, best = val[0][1], min(loss for _, loss in val)
     return next(step for step, loss in val if loss <= first - share * (first - best))
 
 
-def flat(val: list[tuple[int, float]]) -> int:
+def flat_step(val: list[tuple[int, float]]) -> int:
     """Another definition: the first step from which PATIENCE more gain less than FLAT nats.
 
     The last step where that never happens.
@@ -283,8 +283,8 @@ def compared(healthy: list, broken: list) -> dict[str, list[float]]:
     """For each seed: ratio of plateau steps by both definitions, and what is lost in nats."""
     pairs = list(zip(healthy, broken, strict=True))
     return {
-        "ratio": [begins(b) / begins(h) for h, b in pairs],
-        "flat": [flat(b) / flat(h) for h, b in pairs],
+        "ratio": [plateau_step(b) / plateau_step(h) for h, b in pairs],
+        "flat": [flat_step(b) / flat_step(h) for h, b in pairs],
         "worse": [final(b) - final(h) for h, b in pairs],
     }
 
@@ -310,7 +310,7 @@ def print_plateau(curves: dict):
             healthy, broken = curves[init, hs, "healthy"], curves[init, hs, "broken"]
             found = compared(healthy, broken)
             everything[init, hs] = found
-            steps = f"{mean(map(begins, healthy)):.0f}, {mean(map(begins, broken)):.0f}"
+            steps = f"{mean(map(plateau_step, healthy)):.0f}, {mean(map(plateau_step, broken)):.0f}"
             print(
                 f"{init:5} {hs:9} {mean(map(final, healthy)):8.3f} {mean(map(final, broken)):7.3f} "
                 f"{spread(found['worse']):>21} {steps:>11} {spread(found['ratio']):>20} "

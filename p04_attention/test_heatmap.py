@@ -26,7 +26,7 @@ def test_weights_are_those_of_every_layer_and_head():
 def test_the_two_heads_that_are_drawn():
     previous = torch.tensor([[0.1, 0.2], [0.7, 0.1]])
     same = torch.tensor([[0.1, 0.3], [0.4, 0.1]])
-    found = heatmap.two_heads({"previous": previous, "same": same})
+    found = heatmap.choose_heads({"previous": previous, "same": same})
     assert [(layer, head) for layer, head, _ in found] == [(1, 0), (0, 1)]
     assert found[0][2] == "layer 2, head 1: previous 0.70"
 

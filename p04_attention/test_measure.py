@@ -20,10 +20,10 @@ def test_the_exponent_of_a_power_law():
 
 def test_where_a_plateau_begins():
     falling = [(0, 4.0), (25, 3.0), (50, 2.1), (75, 2.04), (100, 2.0), (125, 2.01)]
-    assert measure.begins(falling) == 50  # 1.9 of the 2.0 that it gains
+    assert measure.plateau_step(falling) == 50  # 1.9 of the 2.0 that it gains
     stuck = [(25 * n, max(2.0, 4.0 - n)) for n in range(10)]
-    assert measure.flat(stuck) == 50
-    assert measure.flat([(25 * n, 4.0 - n) for n in range(4)]) == 75, "never flat: the last step"
+    assert measure.flat_step(stuck) == 50
+    assert measure.flat_step([(25 * n, 4.0 - n) for n in range(4)]) == 75, "never flat: the last"
 
 
 def test_ratio_and_loss_come_from_pairs_of_one_seed():
@@ -35,8 +35,8 @@ def test_ratio_and_loss_come_from_pairs_of_one_seed():
 
 def test_scores_without_the_division_saturate():
     generator = torch.Generator().manual_seed(1)
-    scaled = measure.saturated(build, 256, generator)
-    broken = measure.saturated(measure.unscaled(), 256, generator)
+    scaled = measure.saturation_of(build, 256, generator)
+    broken = measure.saturation_of(measure.unscaled(), 256, generator)
     assert scaled["entropy"] > 5 * broken["entropy"]
     assert scaled["gradient"] > 5 * broken["gradient"]
 
