@@ -17,6 +17,7 @@ REFUSED = {
     "a slope that is infinite": (lambda: Value(0.0) ** 0.5, ZeroDivisionError),
     "a list for a number": (lambda: Value([1, 2]) * 2, TypeError),
     "a text for a number": (lambda: Value("one"), ValueError),
+    "zero to the power of a Value": (lambda: 0 ** Value(2.0), ValueError),
     "an exponential beyond float64": (lambda: Value(1000.0).exp(), OverflowError),
 }
 

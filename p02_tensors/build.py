@@ -44,7 +44,7 @@ def broadcast_shapes(*shapes: Shape) -> Shape:
 
 
 def broadcast_to(array: np.ndarray, shape: Shape) -> np.ndarray:
-    """`array` read as `shape`, without a copy: along a broadcast axis a step is 0 bytes."""
+    """A view of `array` in `shape`, without a copy: the stride of a broadcast axis is 0."""
     sizes = align(array.shape, len(shape))
     if broadcast_shapes(sizes, shape) != shape:
         raise RuntimeError(f"shape {array.shape} does not broadcast to {shape}")
@@ -92,7 +92,7 @@ def ones(*shape: int, dtype: type = np.float32, requires_grad: bool = False) -> 
 
 
 def randn(*shape: int, requires_grad: bool = False) -> Tensor:
-    """Standard normal numbers."""
+    """Standard normal float32 numbers."""
     return Tensor(np.random.standard_normal(shape).astype(np.float32), requires_grad)
 
 
@@ -200,7 +200,7 @@ class Tensor:
         return Tensor.record(self.data.transpose(dims), (self, lambda g: g.transpose(inverse)))
 
     def transpose(self, dim0: int, dim1: int) -> Tensor:
-        """Two axes change places."""
+        """Swap two axes."""
         dims = list(range(self.ndim))
         dims[dim0], dims[dim1] = dims[dim1], dims[dim0]
         return self.permute(*dims)
@@ -208,13 +208,13 @@ class Tensor:
     # 5. Sum and maximum
 
     def sum(self, dim: int | Shape | None = None, keepdim: bool = False) -> Tensor:
-        """Over all elements, or along dim."""
+        """The sum of all elements, or along dim; keepdim leaves that axis, with size 1."""
         kept = self.data.sum(dim, keepdims=True)
         total = Tensor.record(kept, (self, lambda g: broadcast_to(g, self.shape)))
         return total if keepdim else total.reshape(*kept.squeeze(dim).shape)
 
     def max(self, dim: int | Shape | None = None, keepdim: bool = False) -> Tensor:
-        """The largest element of all, or along dim; equal ones share the gradient."""
+        """The largest of all elements, or along dim; equal ones share the gradient."""
         kept = self.data.max(dim, keepdims=True)
 
         def vjp(g: np.ndarray) -> np.ndarray:
@@ -293,31 +293,37 @@ class Tensor:
     # 7. Functions
 
     def exp(self) -> Tensor:
+        """e to the power of x, elementwise."""
         data = np.exp(self.data)
         return Tensor.record(data, (self, lambda g: g * data))
 
     def log(self) -> Tensor:
+        """The natural logarithm, elementwise."""
         return Tensor.record(np.log(self.data), (self, lambda g: g / self.data))
 
     def tanh(self) -> Tensor:
+        """The hyperbolic tangent, elementwise."""
         data = np.tanh(self.data)
         return Tensor.record(data, (self, lambda g: g * (1 - data * data)))
 
     def relu(self) -> Tensor:
+        """max(x, 0), elementwise; at 0 the derivative is 0."""
         return Tensor.record(np.maximum(self.data, 0), (self, lambda g: g * (self.data > 0)))
 
     def __rpow__(self, base: float) -> Tensor:
         return (self * math.log(base)).exp()
 
     def sqrt(self) -> Tensor:
+        """The square root, elementwise."""
         return self**0.5
 
     def mean(self, dim: int | Shape | None = None, keepdim: bool = False) -> Tensor:
+        """The mean of all elements, or along dim; keepdim as in sum."""
         total = self.sum(dim, keepdim)
         return total / (self.data.size / total.data.size)
 
     def log_softmax(self, dim: int) -> Tensor:
-        """The logarithm of softmax; less the largest score, so that exp cannot overflow."""
+        """The logarithm of softmax; the largest score is subtracted so that exp cannot overflow."""
         shifted = self - self.detach().max(dim, keepdim=True)
         return shifted - shifted.exp().sum(dim, keepdim=True).log()
 
@@ -342,7 +348,7 @@ class Tensor:
     # 9. Indexing, choosing, joining
 
     def __getitem__(self, key: object) -> Tensor:
-        """x[1], x[:, 2:], x[integer tensor, ...]; a place taken twice gets both gradients."""
+        """x[1], x[:, 2:], x[integer tensor, ...]; an element read twice gets both gradients."""
         parts = key if isinstance(key, tuple) else (key,)
         index = tuple(part.data if isinstance(part, Tensor) else part for part in parts)
 

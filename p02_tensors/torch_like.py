@@ -40,13 +40,13 @@ unbroadcast = build.unbroadcast
 
 def broadcast_shapes(*shapes: Shape) -> Shape:
     """The shape that all broadcast to; RuntimeError, with the axis marked, where two do not fit."""
-    message = clash(shapes)
+    message = mismatch(shapes)
     if message:
         raise RuntimeError(message)
     return build.broadcast_shapes(*map(tuple, shapes))
 
 
-def clash(shapes: Sequence[Shape]) -> str:
+def mismatch(shapes: Sequence[Shape]) -> str:
     """The shapes, one under the other, and a mark below the axis that does not fit; "" if none."""
     ndim = max(map(len, shapes))
     rows = [[""] * (ndim - len(shape)) + list(shape) for shape in shapes]
@@ -59,7 +59,7 @@ def clash(shapes: Sequence[Shape]) -> str:
     return f"shapes {' and '.join(str(tuple(s)) for s in shapes)} do not fit:\n" + "\n".join(lines)
 
 
-def several(sizes: tuple) -> Shape:
+def as_shape(sizes: tuple) -> Shape:
     """zeros(2, 3) and zeros((2, 3)) mean the same."""
     return tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], tuple | list) else sizes
 
@@ -80,7 +80,7 @@ def axes_of(dim: Dim, ndim: int) -> Shape:
     return axes if ndim else ()
 
 
-def shape_without(shape: Shape, axes: Shape, keepdim: builtins.bool) -> Shape:
+def reduced_shape(shape: Shape, axes: Shape, keepdim: builtins.bool) -> Shape:
     """The shape after a reduction over these axes."""
     if keepdim:
         return tuple(1 if i in axes else size for i, size in enumerate(shape))
@@ -96,7 +96,7 @@ def operation(name: str, function: Callable, *operands: object) -> Tensor:
         with np.errstate(all="ignore"):
             return Tensor(function(*operands), is_leaf=False)
     except Exception:
-        message = clash([tuple(x.shape) for x in operands if isinstance(x, build.Tensor)])
+        message = mismatch([tuple(x.shape) for x in operands if isinstance(x, build.Tensor)])
         if message:
             raise RuntimeError(f"{name}: {message}") from None
         raise
@@ -392,7 +392,7 @@ class Tensor:
 
     def expand(self, *sizes: Sizes) -> Tensor:
         """Broadcast axes of size 1 and add axes on the left; -1 keeps a size."""
-        sizes = several(sizes)
+        sizes = as_shape(sizes)
         kept = (1,) * (len(sizes) - self.ndim) + self.shape
         shape = tuple(have if size == -1 else size for have, size in zip(kept, sizes, strict=False))
         if shape == self.shape:
@@ -404,7 +404,7 @@ class Tensor:
 
     def reshape(self, *sizes: Sizes) -> Tensor:
         """The elements in the same order in another shape; one size may be -1."""
-        sizes = several(sizes)
+        sizes = as_shape(sizes)
         rest = math.prod(size for size in sizes if size != -1)
         if sizes.count(-1) == 1 and rest and self.numel() % rest == 0:
             sizes = tuple(self.numel() // rest if size == -1 else size for size in sizes)
@@ -423,9 +423,9 @@ class Tensor:
 
     def permute(self, *dims: Sizes) -> Tensor:
         """The axes in the order `dims`."""
-        axes = axes_of(several(dims), self.ndim)
+        axes = axes_of(as_shape(dims), self.ndim)
         if len(axes) != self.ndim:
-            raise RuntimeError(f"permute: {several(dims)} does not order {self.ndim} axes")
+            raise RuntimeError(f"permute: {as_shape(dims)} does not order {self.ndim} axes")
         return operation("permute", build.Tensor.permute, self.core, *axes) if axes else self
 
     def transpose(self, dim0: int, dim1: int) -> Tensor:
@@ -505,7 +505,7 @@ class Tensor:
             return operation(name, lambda core: largest(method(core)), self.core)
         for axis in axes:
             out = operation(name, lambda core, i=axis: largest(method(core, i, True)), out.core)
-        return out if keepdim else out.reshape(shape_without(self.shape, axes, False))
+        return out if keepdim else out.reshape(reduced_shape(self.shape, axes, False))
 
     def sum(
         self, dim: Dim = None, keepdim: builtins.bool = False, *, dtype: np.dtype | None = None
@@ -546,7 +546,7 @@ class Tensor:
     def max(self, dim: Tensor | int | None = None, keepdim: builtins.bool = False) -> Any:
         """The largest element; (values, indices) along dim; elementwise if dim is a tensor."""
         if isinstance(dim, Tensor):
-            return larger(self, dim)
+            return maximum(self, dim)
         if dim is None:
             return self.amax()
         return Extreme(self.amax(dim, keepdim), self.argmax(dim, keepdim))
@@ -554,7 +554,7 @@ class Tensor:
     def min(self, dim: Tensor | int | None = None, keepdim: builtins.bool = False) -> Any:
         """The smallest element; (values, indices) along dim; elementwise if dim is a tensor."""
         if isinstance(dim, Tensor):
-            return -larger(-self, -dim)
+            return -maximum(-self, -dim)
         if dim is None:
             return self.amin()
         return Extreme(self.amin(dim, keepdim), self.argmin(dim, keepdim))
@@ -573,11 +573,11 @@ class Tensor:
 
     def argmax(self, dim: int | None = None, keepdim: builtins.bool = False) -> Tensor:
         """The index of the first largest element along dim, or in the flattened tensor."""
-        return place(np.argmax, self, dim, keepdim)
+        return arg_extreme(np.argmax, self, dim, keepdim)
 
     def argmin(self, dim: int | None = None, keepdim: builtins.bool = False) -> Tensor:
         """The index of the first smallest element along dim, or in the flattened tensor."""
-        return place(np.argmin, self, dim, keepdim)
+        return arg_extreme(np.argmin, self, dim, keepdim)
 
     def softmax(self, dim: int, dtype: np.dtype | None = None) -> Tensor:
         """exp(x) / sum(exp(x)) along dim."""
@@ -637,19 +637,19 @@ def power(a: Tensor, b: Tensor) -> Tensor:
         return linear_at(value, (a, slope_a), (b, slope_b))
 
 
-def larger(a: Tensor, b: Tensor) -> Tensor:
+def maximum(a: Tensor, b: Tensor) -> Tensor:
     """The elementwise maximum; equal elements share the gradient."""
     return where(a > b, a, where(a == b, (a + b) / 2 if a.floats() is a else a, b))
 
 
-def place(function: Callable, x: Tensor, dim: int | None, keepdim: builtins.bool) -> Tensor:
+def arg_extreme(function: Callable, x: Tensor, dim: int | None, keepdim: builtins.bool) -> Tensor:
     """np.argmax or np.argmin along dim, or of the flattened tensor."""
     array, axis = (x.array.reshape(-1), 0) if dim is None else (x.array, axis_of(dim, x.ndim))
     if array.ndim and array.shape[axis] == 0:
         raise IndexError(f"{function.__name__} over the empty axis {dim} of {x.shape}")
     found = function(array, axis) if array.ndim else 0
     axes = axes_of(None if dim is None else axis, x.ndim)
-    return tensor(found, int64).reshape(shape_without(x.shape, axes, keepdim))
+    return tensor(found, int64).reshape(reduced_shape(x.shape, axes, keepdim))
 
 
 def index(x: Tensor, key: object) -> tuple[Tensor, tuple]:
@@ -746,7 +746,7 @@ def zeros(
     device: object = None,
 ) -> Tensor:
     """zeros(2, 3) is a tensor (2, 3) of zeros."""
-    return full(several(shape), 0, dtype or float32, requires_grad)
+    return full(as_shape(shape), 0, dtype or float32, requires_grad)
 
 
 def ones(
@@ -756,7 +756,7 @@ def ones(
     device: object = None,
 ) -> Tensor:
     """ones(2, 3) is a tensor (2, 3) of ones."""
-    return full(several(shape), 1, dtype or float32, requires_grad)
+    return full(as_shape(shape), 1, dtype or float32, requires_grad)
 
 
 def arange(
@@ -788,7 +788,7 @@ def randn(
     device: object = None,
 ) -> Tensor:
     """Standard normal numbers in the given shape."""
-    numbers = rng.standard_normal(several(shape), dtype or float32)
+    numbers = rng.standard_normal(as_shape(shape), dtype or float32)
     return tensor(numbers, dtype or float32, requires_grad)
 
 
@@ -799,7 +799,7 @@ def rand(
     device: object = None,
 ) -> Tensor:
     """Uniform numbers in [0, 1), in the given shape."""
-    return tensor(rng.random(several(shape), dtype or float32), dtype or float32, requires_grad)
+    return tensor(rng.random(as_shape(shape), dtype or float32), dtype or float32, requires_grad)
 
 
 def randint(
@@ -830,15 +830,15 @@ def where(condition: Tensor, a: Tensor | Data, b: Tensor | Data) -> Tensor:
 
 def tril(x: Tensor, diagonal: int = 0) -> Tensor:
     """x with zeros above the diagonal of its last two axes."""
-    return where(corner(x, diagonal), x, tensor(0, x.dtype))
+    return where(lower_triangle(x, diagonal), x, tensor(0, x.dtype))
 
 
 def triu(x: Tensor, diagonal: int = 0) -> Tensor:
     """x with zeros below the diagonal of its last two axes."""
-    return where(corner(x, diagonal - 1), tensor(0, x.dtype), x)
+    return where(lower_triangle(x, diagonal - 1), tensor(0, x.dtype), x)
 
 
-def corner(x: Tensor, diagonal: int) -> Tensor:
+def lower_triangle(x: Tensor, diagonal: int) -> Tensor:
     """True on the diagonal and below it, for the last two axes of x."""
     if x.ndim < 2:
         raise RuntimeError(f"tril and triu need two axes, got shape {x.shape}")
