@@ -1,9 +1,9 @@
 """Read a training curve: python -m p06_training.doctor PATH [--vocab N]
 
-A rule looks at one thing in the rows of a run and gives a Finding or nothing. What cannot be known
-from a log is not asked of it: RULES says what each rule needs. A loss is compared with the run's
-own noise, measured where the question is asked, and with the run's own scale; a bar grows with the
-number of rows that are looked at. DOCTOR.md gives the reason of each rule.
+A rule looks for one thing in the rows of a run and returns a Finding or None. RULES says what each
+rule needs; one whose needs a log does not meet is not applied. A loss is compared with the noise of
+the run, estimated around the row in question, and with the run's own scale; thresholds grow with
+the number of rows. DOCTOR.md has the reasons.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from p01_autograd.lab.cli import Parser, UsageError, at_least, print_anything, q
 from .logs import Log, as_number, read_log
 
 FEWEST = 20  # rows before a curve without an alarm says anything
-MATERIAL = 0.05, 0.08  # of guessing, or of where a log without a beginning starts: less is the data
+MATERIAL = 0.05, 0.08  # of the first loss, with a beginning and without: less is the data
 GUESSING = 2.5  # nats: without a vocabulary, a first loss below that may be a trained model's
-UNLEARNED = 0.6  # of the first loss: what the tokens' frequencies alone can reach
+UNLEARNED = 0.6  # of the first loss: as low as the tokens' frequencies alone can bring it
 FREQUENCIES = 7.5  # nats: of no vocabulary up to 100,000 do the tokens' frequencies leave more
 WORST = 14.0  # nats: guessing costs less with any vocabulary up to a million
-LEARNED = 0.5  # of the first loss: a run that came below that has got over its beginning
-LOW_RATE, COLD_RATE, HOPELESS_RATE = 2e-4, 0.1, 0.25  # for AdamW and Muon
-JOLT = 12  # times the usual gradient norm: a batch did that, no restart
+LEARNED = 0.5  # of the first loss: a run below that has recovered from its beginning
+LOW_RATE, HIGH_RATE, HOPELESS_RATE = 2e-4, 0.15, 0.25  # for AdamW and Muon
+JOLT = 12  # times the usual gradient norm: the mark of a batch, not of a restart
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What is wrong, the step where it began, what shows it, and what to try.
+    """What is wrong, the step where it began, the evidence, and what to try.
 
-    A note is worth knowing and harms nothing.
+    A note is worth knowing and needs no action.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Curve:
         self.dead = self.n >= 8 and bool((self.grad_norm == 0).all())
 
     def no_beginning(self) -> str:
-        """Why the first row is not that of a model that guesses; "" if it is one."""
+        """Why the log does not begin with an untrained model; "" if it does."""
         near = (
             1.5 * self.every if self.vocab else min(1.5 * self.every, 100)
         )  # steps: learned by then
@@ -90,7 +90,7 @@ class Curve:
         return ""
 
     def lacks(self, need: str) -> str:
-        """Why a rule that has this need cannot be asked; "" if it can."""
+        """Why a rule with this need does not apply; "" if it does."""
         if need == "a beginning":
             return self.no_beginning()
         if need == "every step":
@@ -118,10 +118,10 @@ def present(row: dict, name: str) -> bool:
 
 
 def noises(count: int) -> float:
-    """How many standard deviations are too many for the largest of `count` normal numbers.
+    """The number of standard deviations that the largest of `count` normal numbers hardly exceeds.
 
-    That largest is near sqrt(2 ln count); three more is chance once in some thousand logs. The
-    deviation itself is an estimate, which few rows make uncertain.
+    The largest is near sqrt(2 ln count), and three more happen in one of some thousand logs. The
+    deviation is itself an estimate, uncertain for few rows.
     """
     return (math.sqrt(2 * math.log(max(2, count))) + 3) * (1 + 4 / max(4, count))
 
@@ -134,10 +134,10 @@ def medians(values: np.ndarray, width: int, every: int = 1) -> np.ndarray:
 
 
 def spread(values: np.ndarray) -> np.ndarray:
-    """The noise around every row: that of normal numbers as far apart as those of its stretch.
+    """The standard deviation of the noise around every row, estimated in stretches of rows.
 
-    Second differences, which a slope does not change; over three rows as well as between
-    neighbours, since a loss may be logged as a moving average.
+    From the median of second differences, which a slope does not change, between neighbours and
+    over three rows, since a loss may be logged as a moving average. 0.605 is for normal numbers.
     """
     n = len(values)
     stretch = min(max(30, n // 16), 400)
@@ -157,13 +157,13 @@ def level_before(values: np.ndarray, end: int) -> float:
 
 
 def blocks(values: np.ndarray) -> tuple[np.ndarray, int]:
-    """Medians of blocks of rows, some two hundred at most, and how many rows a block has."""
+    """Medians of at most two hundred blocks of rows, and how many rows a block has."""
     width = max(1, math.ceil(len(values) / 200))
     return medians(values, width, width), width
 
 
 def lowest(values: np.ndarray) -> float:
-    """The lowest level of the curve, a lone low row not counted."""
+    """The lowest level of the curve; a single low row does not count."""
     level, _ = blocks(values)
     return float(medians(level, min(3, len(level))).min())
 
@@ -178,7 +178,7 @@ def concordance(values: np.ndarray) -> float:
 # The rules, causes before what follows from them
 
 
-def not_a_number(c: Curve, losses: np.ndarray, steps: list) -> Finding | None:
+def non_finite(c: Curve, losses: np.ndarray, steps: list) -> Finding | None:
     """A loss that is not finite, in training or, after finite ones, in validation."""
     advice = (
         "lower the learning rate, clip the gradients, and look for a division by zero or a "
@@ -216,7 +216,7 @@ def skipped_steps(c: Curve) -> Finding | None:
 
 
 def collapsed(c: Curve) -> Finding | None:
-    """From one row to the next the loss is zero, and stays so: nobody learns that fast."""
+    """The loss is zero from one row to the next and stays zero: nothing is learned that fast."""
     zero = np.abs(c.loss) <= 1e-4 * c.scale
     alive = np.flatnonzero(~zero)
     i = int(alive[-1]) + 1 if len(alive) else 0
@@ -270,31 +270,20 @@ def accumulating(c: Curve) -> Finding | None:
 
 
 def bad_start(c: Curve) -> Finding | None:
-    """A loss that rises at once and has not been learned down since: steps too long."""
+    """The loss rises at once and has not come down since: the steps are too long."""
     rows = max(12, c.n // 6)
     i = 1 + int(c.loss[1:rows].argmax())
-    above = int((c.loss[1:rows] > 1.06 * c.first + 2 * c.sigma[0]).sum())
-    surge = above >= 1
-    full_rate = 12 + int(np.nanargmax(c.lr)) if c.has_rate else 0
-    head = c.loss[: max(12, c.n // 15, min(full_rate, c.n // 4))]
-    head = medians(head, min(3, len(head)))
-    up = head[1:] - np.minimum.accumulate(head)[:-1]
-    bounced = float(up.max()) > max(c.bar * float(c.sigma[: len(head)].max()), 0.06 * c.first)
+    surge = c.loss[i] > 1.06 * c.first + 2 * c.sigma[0]
     early = float(np.median(c.loss[rows // 2 : 2 * rows]))
     rises_on = c.end > 1.15 * max(c.first, early) and slow_rise(c) is not None
     learned = c.end < LEARNED * c.first
-    lasting = above >= max(5, 0.05 * c.n)
     rate = float(np.nanquantile(c.lr[: c.n // 3 + 1], 0.8)) if c.has_rate else 0.0
     cold = c.has_rate and c.lr[0] > 0.6 * rate
-    too_long = c.n >= 50 and c.end > 0.55 * c.first
-    too_long = too_long and rate >= (COLD_RATE if cold else 0.15)
-    if rises_on or not (too_long or ((surge or bounced) and (lasting or not learned))):
+    too_long = c.n >= 50 and c.end > 0.55 * c.first and rate >= HIGH_RATE
+    if rises_on or not (too_long or (surge and not learned)):
         return None
     if surge:
         what = f"the loss, at first {c.first:.2f}, rises to {c.loss[i]:.2f}"
-    elif bounced:
-        i = 1 + int(up.argmax())
-        what = f"the loss, down to {head[:i].min():.2f}, rises to {c.loss[i]:.2f}"
     else:
         what = f"the loss, at first {c.first:.2f}, falls less than it could"
     what += f"; it is {c.end:.2f} at the end"
@@ -315,7 +304,7 @@ def bad_start(c: Curve) -> Finding | None:
 
 
 def rise(c: Curve) -> Finding | None:
-    """The loss went up after it had come down: slowly, for a moment, or for good."""
+    """The loss rose after it had fallen: slowly, for a moment, or for good."""
     slow = slow_rise(c)
     i = sudden_rise(c)
     if i is None:
@@ -325,8 +314,8 @@ def rise(c: Curve) -> Finding | None:
     height = max(top - base, 1e-9)
     at_end = level_before(after, len(after))
     left = (at_end - base) / height
-    if slow and (left > 1.2 or base - lowest(c.loss[:i]) > 0.5 * height):
-        return slow  # it went on, or was on its way up already
+    if slow and left > 1.2:
+        return slow  # it went on
     width = min(3, len(after))
     low = np.flatnonzero(medians(after, width) < base + height / 2)
     length = int(low[0]) if len(low) else len(after)  # rows until half of it is gone
@@ -336,8 +325,7 @@ def rise(c: Curve) -> Finding | None:
     clue = restarted(c, i)
     at_once = c.loss[i] - base > 0.5 * height
     tail = float(np.median(after[4:12])) - base if len(after) > 12 else 0.0
-    learned_down = tail > max(0.1 * height, 1.5 * c.sigma[i])
-    learned_down = learned_down and (left < 0.7 or (left < 1 and (jolt < 1.3 or c.n - i < 40)))
+    learned_down = left < 1 and tail > max(0.1 * height, 1.5 * c.sigma[i])
     pushed = jolt > JOLT or (
         c.has_rate and c.lr[max(0, i - 2) : i + 2].max() > 1.5 * c.lr[: i - 1].max()
     )
@@ -380,7 +368,7 @@ def level_before_jump(loss: np.ndarray, i: int) -> float:
 
 
 def sudden_rise(c: Curve) -> int | None:
-    """The row where the loss leaves its level upwards and stays there for some rows."""
+    """The row from which the loss is above its earlier level for several rows."""
     start = 3 if c.n < FEWEST else max(10, c.n // 12 if not c.no_beginning() else 0)
     if c.n < start + 4:
         return None
@@ -394,7 +382,7 @@ def sudden_rise(c: Curve) -> int | None:
         levels = np.repeat(medians(c.loss, long_past, every), every)
         at = np.arange(start, c.n) - long_past
         longer = np.where(at >= 0, levels[np.clip(at, 0, len(levels) - 1)], -np.inf)
-    for width in (3, 8, 20):
+    for width in (3, 20):
         past_rows = min(10, start)
         if c.n < start + width:
             break
@@ -439,7 +427,7 @@ def lone_spike(c: Curve) -> Finding | None:
 
 
 def restarted(c: Curve, i: int) -> str:
-    """What other columns say of a new beginning near row i."""
+    """What the clock or the learning rate says of a restart near row i; "" if nothing."""
     if (np.diff(c.seconds)[max(0, i - 4) : i + 1] < 0).any():
         return "the clock began anew"
     earlier, later = c.lr[: max(1, i - 3)], c.lr[max(0, i - 4) : i + 12]
@@ -449,8 +437,8 @@ def restarted(c: Curve, i: int) -> str:
     return ""
 
 
-def begun_anew(c: Curve) -> Finding | None:
-    """The rate climbs a second time; the loss shows nothing of it."""
+def rate_restarted(c: Curve) -> Finding | None:
+    """The learning rate rises a second time, and the loss shows nothing of it."""
     change = np.diff(c.lr)
     falls = np.flatnonzero(change < 0)
     if not len(falls):
@@ -468,7 +456,7 @@ def begun_anew(c: Curve) -> Finding | None:
 
 
 def slow_rise(c: Curve) -> Finding | None:
-    """Up over many rows and still up: no single batch did that."""
+    """The loss has risen over many rows and is still up: no single batch did that."""
     level, width = blocks(c.loss)
     k = min(max(3, len(level) // 20), len(level))
     smooth = medians(level, k)
@@ -480,10 +468,9 @@ def slow_rise(c: Curve) -> Finding | None:
     risen = last - float(smooth[low])
     error = float(np.median(spread(since))) * math.sqrt(2 * 1.57 / k)
     perfect = concordance(np.arange(len(since)))
-    beyond_noise = risen > noises(len(level)) * error
     if risen < max(1.4 * c.material, 4 * error):
         return None
-    if not beyond_noise and concordance(since) < min(4, 0.85 * perfect):
+    if concordance(since) < min(4, 0.85 * perfect):
         return None
     return Finding(
         "diverging",
@@ -494,7 +481,7 @@ def slow_rise(c: Curve) -> Finding | None:
 
 
 def worse_than_guessing(c: Curve) -> Finding | None:
-    """Above what guessing costs, by far, and not coming down: the weights are lost."""
+    """The loss is far above that of guessing and does not fall: the weights are lost."""
     most = 1.3 * math.log(c.vocab) if c.vocab else WORST
     level, _ = blocks(c.loss)
     if float(np.median(level)) < most or c.end < most or concordance(level) < -2:
@@ -508,7 +495,7 @@ def worse_than_guessing(c: Curve) -> Finding | None:
 
 
 def too_low(c: Curve) -> Finding | None:
-    """What is learned is in proportion to the rate: twice the rate would go twice as far."""
+    """The fall is proportional to the rates so far: twice the rate would go twice as far."""
     if not settled(c) or c.end < 0.75 * c.first or c.dead or c.rate >= LOW_RATE:
         return None
     fallen = c.first - c.end
@@ -527,7 +514,7 @@ def too_low(c: Curve) -> Finding | None:
 
 
 def plateau(c: Curve) -> Finding | None:
-    """The loss stays where it was, or where the frequencies of the tokens take it."""
+    """The loss stays at its first level, or at that of the tokens' frequencies."""
     guess = math.log(c.vocab) if c.vocab else FREQUENCIES / 0.93
     ignorant = c.low > 0.93 * guess  # wherever the log begins
     if not ignorant and (c.no_beginning() or not settled(c) or c.end < UNLEARNED * c.first):
@@ -564,7 +551,7 @@ def settled(c: Curve) -> bool:
 
 
 def leak(c: Curve) -> Finding | None:
-    """Validation falls with a training loss that only comes from having seen the text."""
+    """Validation falls along with a training loss that only memorised text can have."""
     val = float(np.median(c.val[-3:]))
     at = int(c.val_at[-2])
     train = float(np.median(c.loss[max(0, at - 20) : at + 20]))
@@ -576,7 +563,7 @@ def leak(c: Curve) -> Finding | None:
         "leak",
         c.step[since],
         f"the validation loss is {val:.2f} where training has {train:.2f}, down from "
-        f"{level_before(c.loss, c.n // 2):.2f} at half time: learned by heart",
+        f"{level_before(c.loss, c.n // 2):.2f} at half time: memorised",
         "check that no text of the validation split is in the training split",
     )
 
@@ -592,7 +579,7 @@ def memorising(c: Curve) -> Finding | None:
     risen = now - float(val[low])
     if low > len(val) - 3 or risen < 0.03 * val[low] or concordance(val[low:]) < 1.6:
         return None
-    if risen < 2 * noise or not (c.end < 0.97 * then or c.end < 0.3 * now):
+    if risen < 2 * noise or c.end > 0.97 * then:
         return None
     return Finding(
         "memorising",
@@ -603,7 +590,7 @@ def memorising(c: Curve) -> Finding | None:
     )
 
 
-def no_warmup_yet_well(c: Curve) -> Finding | None:
+def missing_warmup(c: Curve) -> Finding | None:
     """A high rate from the first step on, which the loss does not show."""
     if c.lr[0] < 0.03 or c.lr[0] < 0.9 * c.rate:
         return None
@@ -616,8 +603,8 @@ def no_warmup_yet_well(c: Curve) -> Finding | None:
     )
 
 
-#: (name as said when it cannot be asked, rule, what it needs), in the order of the findings.
-#: Of a group only the first that finds something speaks: what follows would be its consequence.
+#: (name where the rule does not apply, rule, its needs), in the order of the findings. Of a group
+#: only the first finding counts: later ones would be its consequences.
 RULES = (
     (
         ("collapsed", collapsed, ("4",)),
@@ -640,12 +627,12 @@ RULES = (
     (
         (
             "a rate too high without warmup",
-            no_warmup_yet_well,
+            missing_warmup,
             ("20", "a beginning", "every step", "rates"),
         ),
     ),
     (("a lone spike", lone_spike, ("12",)),),
-    (("a schedule that begins anew", begun_anew, ("8", "rates")),),
+    (("a schedule that begins anew", rate_restarted, ("8", "rates")),),
     (("steps that were skipped", skipped_steps, ("gradient norms",)),),
 )
 
@@ -659,7 +646,7 @@ def prepared(metrics: list[dict], vocab: int | None) -> tuple[list[dict], Curve 
 
 
 def not_asked(c: Curve) -> dict[str, list[str]]:
-    """The rules that cannot be asked of this log, by the reason."""
+    """The rules that do not apply to this log, by the reason."""
     reasons: dict[str, list[str]] = {}
     for name, _, needs in (rule for group in RULES for rule in group):
         reason = next(filter(None, map(c.lacks, needs)), "")
@@ -671,9 +658,9 @@ def not_asked(c: Curve) -> dict[str, list[str]]:
 def diagnose(metrics: list[dict], vocab: int | None = None) -> list[Finding]:
     """Name what is wrong with a run, from rows like those of metrics.jsonl; [] when healthy.
 
-    A row needs `step` and `train_loss`; `val_loss`, `lr`, `grad_norm` and `seconds` are used where
-    they are there. `vocab`, the number of tokens, tells what guessing costs. The most important
-    finding comes first and notes last. Works on the first part of a run as well.
+    A row needs `step` and `train_loss` (nats per token); `val_loss`, `lr`, `grad_norm` and
+    `seconds` are used if present. `vocab`, the number of tokens, gives the loss of guessing. The
+    most important finding comes first, notes last. Works on the first part of a run as well.
     """
     rows, c = prepared(metrics, vocab)
     if not rows:
@@ -681,8 +668,8 @@ def diagnose(metrics: list[dict], vocab: int | None = None) -> list[Finding]:
     losses = np.array([number(row["train_loss"]) for row in rows])
     if c is None:
         c = Curve([rows[0] | {"train_loss": 0.0}])
-        return [not_a_number(c, losses, [row["step"] for row in rows])]
-    found = [not_a_number(c, losses, [row["step"] for row in rows])]
+        return [non_finite(c, losses, [row["step"] for row in rows])]
+    found = [non_finite(c, losses, [row["step"] for row in rows])]
     for group in RULES:
         for _, rule, needs in group:
             if not any(map(c.lacks, needs)):
@@ -713,7 +700,7 @@ def diagnose(metrics: list[dict], vocab: int | None = None) -> list[Finding]:
 
 
 def thinned(points: list[tuple[float, float]], most: int = 4000) -> list[tuple[float, float]]:
-    """Every k-th point and the highest between them, so that a long run can be drawn."""
+    """Every k-th point and the highest one of those between, for the figure of a long run."""
     every = math.ceil(len(points) / most)
     if every <= 1:
         return points
@@ -722,7 +709,7 @@ def thinned(points: list[tuple[float, float]], most: int = 4000) -> list[tuple[f
 
 
 def draw(rows: list[dict], findings: list[Finding], path: Path) -> None:
-    """The loss, the gradient norm and the rate of a run, and where each finding began."""
+    """Draw loss, gradient norm and learning rate, and where each finding began."""
     from p01_autograd.lab.figures import BROKEN, HEALTHY, REFERENCE, subplots
 
     figure, (loss, grad_norm, lr) = subplots(3, 1, height=6.4)
@@ -808,7 +795,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("path", metavar="PATH", help="a run's folder, or a log file of any program")
     parser.add_argument(
-        "--vocab", type=at_least(2), metavar="N", help="tokens: what guessing costs"
+        "--vocab", type=at_least(2), metavar="N", help="number of tokens, for the loss of guessing"
     )
     flags = parser.parse_args(argv)
     try:
