@@ -14,14 +14,14 @@ from p06_training.break_it import SABOTAGES, experiment
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
     """A small model and few steps: what is checked here is the instrument, not the verdicts."""
-    few = {"steps": 24, "warmup_steps": 4, "eval_every": 6, "batch_size": 4, "block_size": 8}
+    few = {"steps": 18, "warmup_steps": 4, "eval_every": 6, "batch_size": 4, "block_size": 8}
     train_ids, val_ids, vocab = break_it.corpus()
     monkeypatch.setattr(break_it, "RECIPE", break_it.RECIPE | few)
     monkeypatch.setattr(break_it, "SIZE", {"n_embd": 16, "n_head": 2, "n_layer": 1})
     monkeypatch.setattr(break_it, "corpus", lambda: (train_ids[:2000], val_ids[:100], vocab))
     monkeypatch.setattr(break_it, "SMOOTH", 3)
-    monkeypatch.setattr(break_it, "RESUMED", 8)
-    monkeypatch.setattr(break_it, "POISONED", 16)
+    monkeypatch.setattr(break_it, "RESUMED", 6)
+    monkeypatch.setattr(break_it, "POISONED", 12)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
