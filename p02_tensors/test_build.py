@@ -398,7 +398,7 @@ def test_item_is_a_python_number(build):
     for data, kind in ((2.5, float), ([[3]], int), ([True], bool)):
         got = build.tensor(data).item()
         assert type(got) is kind, (
-            f"tensor({data}).item() should be a {kind.__name__}, got {type(got).__name__}"
+            f"tensor({data}).item() should be of type {kind.__name__}, got {type(got).__name__}"
         )
         assert got == np.asarray(data).item(), f"tensor({data}).item() gave {got}"
     must_refuse(build, "x.item()", "Only a single element is one number", x=[1.0, 2.0])
