@@ -8,6 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 STRENGTHS = (1, 3, 10, 30, 100)  # of the prior, in observations
+PIECE = 1 << 18  # pairs that are counted or looked up in one go
 
 
 def bigram_loss(
@@ -26,14 +27,19 @@ def bigram_loss(
     single = np.bincount(train, minlength=n)
     context = np.bincount(train[:-1], minlength=n)
     pairs, counts = count_pairs(train, n)
-    a, b = other[:-1], other[1:]
-    at = np.searchsorted(pairs, a * n + b).clip(max=len(pairs) - 1)
-    seen = np.where(pairs[at] == a * n + b, counts[at], 0)
-    prior = (single[b] + 1) / (len(train) + vocab)
-    return min(float(-np.log((seen + k * prior) / (context[a] + k)).mean()) for k in strengths)
+    totals = [0.0] * len(strengths)
+    for start in range(0, len(other) - 1, PIECE):
+        part = other[start : start + PIECE + 1]
+        a, b = part[:-1], part[1:]
+        at = np.searchsorted(pairs, a * n + b).clip(max=len(pairs) - 1)
+        seen = np.where(pairs[at] == a * n + b, counts[at], 0)
+        prior = (single[b] + 1) / (len(train) + vocab)
+        for i, k in enumerate(strengths):
+            totals[i] -= float(np.log((seen + k * prior) / (context[a] + k)).sum())
+    return min(totals) / (len(other) - 1)
 
 
-def count_pairs(ids: np.ndarray, n: int, piece: int = 1 << 22) -> tuple[np.ndarray, np.ndarray]:
+def count_pairs(ids: np.ndarray, n: int, piece: int = PIECE) -> tuple[np.ndarray, np.ndarray]:
     """The pairs (a, b) of neighbours, as a * n + b in order, and how often each occurs.
 
     A long text is counted piece by piece, so that no copy of it is needed.

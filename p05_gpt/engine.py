@@ -31,7 +31,7 @@ from p01_autograd.lab.cli import Parser, UsageError, at_least, print_anything
 from p01_autograd.lab.sabotage import Sabotage, sabotaged
 
 from . import build, run
-from .train import ADAMW, learning_rate, new_model, parse_flags
+from .train import ADAMW, learning_rate, new_model, parse_flags, run_command
 
 
 @functools.cache
@@ -247,16 +247,23 @@ def main(argv: list[str] | None = None) -> int:
         help="steps that are timed, torch's and ours in turn; default: %(default)s",
     )
     steps = parser.parse_args(argv).steps
-    args, ids = default_run("--steps", str(steps + 2))
-    rows = list(losses_of_both(args, ids, args.vocab_size))[2:]  # the first two warm up
-    print(times(rows), flush=True)
+
+    def command() -> int:
+        args, ids = default_run("--steps", str(steps + 2))
+        rows = list(losses_of_both(args, ids, args.vocab_size))[2:]  # the first two warm up
+        print(times(rows), flush=True)
+        try:
+            peak()
+            print(memory(), flush=True)
+        except ImportError:
+            print("memory at its peak: not known on this system")
+        print(f"\n{fresh(f'profile({min(steps, 10)})')}", end="")
+        return 0
+
     try:
-        peak()
-        print(memory(), flush=True)
-    except ImportError:
-        print("memory at its peak: not known on this system")
-    print(f"\n{fresh(f'profile({min(steps, 10)})')}", end="")
-    return 0
+        return run_command(parser, command)
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ others train models and take minutes; they run by name or with --all:
     cache     time per new token against the length of the text, with and without a cache
     sampling  entropy and repetition against temperature, of the newest run or --run
     grid      loss against parameters, data and steps, with fitted lines
-    choices   lines that could be otherwise: six, trained next to ours
+    choices   six lines that could be different, trained beside ours
     init      the default run with PyTorch's own initialisation, and with init_weights
-    faster    the default run with what makes it fast undone, one thing at a time
+    faster    the default run without each thing that makes it fast: an ablation
     recipe    the default run's time to the loss of nanoGPT's CPU recipe, and the recipe's own
 """
 
@@ -50,6 +50,7 @@ TEMPERATURES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 LENGTHS = (16, 32, 64, 128, 256, 512)
 RECIPE_STEPS, RECIPE_LOSS = 2000, 1.8857
 FASTER_STEPS = 300
+BESIDE = {"textcoords": "offset points", "size": 10}  # a label to the right of a point
 
 
 def default_model(block_size: int = BLOCK_SIZE) -> GPT:
@@ -333,8 +334,9 @@ def sampling(args):
 
     figure, ax = subplots()
     ax.plot(TEMPERATURES, [e for e, _ in rows], color=HEALTHY, marker="o", label="entropy")
-    ax.set(xlabel="temperature", title="entropy (nats), repetition (%)")
+    ax.set(xlabel="temperature", ylabel="entropy, nats")
     right = ax.twinx()
+    right.set_ylabel("repeated, %", color=BROKEN)
     right.plot(
         TEMPERATURES,
         [100 * r for _, r in rows],
@@ -399,17 +401,24 @@ def grid(args):
         f"{len(train_ids):,} characters"
     )
 
-    from p01_autograd.lab.figures import HEALTHY, REFERENCE, subplots
+    from p01_autograd.lab.figures import BROKEN, HEALTHY, REFERENCE, subplots
 
     figure, ax = subplots()
-    for (name, points), mark in zip(found.items(), "os^", strict=True):
+    colors = HEALTHY, BROKEN, REFERENCE
+    for (name, points), mark, color in zip(found.items(), "os^", colors, strict=True):
         x = [n / points[0][0] for n, *_ in points]
         y = [v for *_, v in points]
         slope, start = fitted([math.log(n) for n in x], [math.log(v) for v in y])
-        ax.plot(x, y, mark, color=HEALTHY, label=name)
-        ax.plot(x, [math.exp(start) * n**slope for n in x], color=REFERENCE, lw=1)
-    ax.set(xscale="log", xlabel="times as many", title="validation loss (nats/char)")
-    ax.legend()
+        line = [math.exp(start) * n**slope for n in x]
+        ax.plot(x, y, mark, color=color, label=name)
+        ax.plot(x, line, color=color, lw=1)
+        ax.annotate(f"{slope:+.3f}", (x[-1], line[-1]), (6, 0), color=color, va="center", **BESIDE)
+    ax.set(xscale="log", yscale="log", xlabel="times as many", title="validation loss, nats/char")
+    ax.set_xticks(ticks := [1, 4, 16, 64], [str(n) for n in ticks])
+    ax.set_yticks(ticks := [2, 2.5, 3, 4], [str(n) for n in ticks])
+    ax.minorticks_off()
+    ax.margins(x=0.15)
+    ax.legend(title="fitted exponents beside the lines", title_fontsize=10)
     return figure
 
 
@@ -417,7 +426,7 @@ def grid(args):
 
 
 def choice(name: str, old: str, new: str, module: str = "build"):
-    """build.py, or init.py, with one line otherwise."""
+    """build.py, or init.py, with one line changed."""
     edit = Sabotage(name, old, new, "", lambda healthy, other: False, "", module)
     return sabotaged("p05_gpt", edit)
 
@@ -564,7 +573,7 @@ def short_run(set_weights, seed: int, *flags: str) -> float:
 
 
 def faster(args) -> None:
-    """What a step takes and how far FASTER_STEPS of them come, with one thing undone."""
+    """What a step takes and how far FASTER_STEPS of them come, with one thing left out."""
     ours, chars = "the default run", "characters for 2,048 tokens"
     steps = by_turns(
         {

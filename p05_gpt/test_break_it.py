@@ -19,6 +19,17 @@ START = math.log(VOCAB)
 short = partial(experiment, steps=4)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def small_corpus():
+    """A twentieth of the text to train on, a tenth of what is held back."""
+    tokenizer, train_ids, val_ids, _ = break_it.corpus()
+    train_ids, val_ids = train_ids[:50_000], val_ids[:2000]
+    bigram = break_it.run.bigram_loss(train_ids, val_ids, len(tokenizer.vocab))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(break_it, "corpus", lambda: (tokenizer, train_ids, val_ids, bigram))
+        yield
+
+
 @pytest.fixture(scope="module")
 def healthy():
     return short(build, seed=1)

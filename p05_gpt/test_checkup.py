@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from p01_autograd.lab.cli import UsageError
+from p01_autograd.lab.sabotage import sabotaged
 from p05_gpt import break_it, build, checkup
 
 V, T = 65, 16
@@ -239,7 +240,7 @@ BROKEN = {
     "scale without root": ("scores are not scaled", lambda: Model(scale=1 / 8)),
     "N(0, 1)": ("first loss is off", lambda: Model(std=1.0)),
     "dropout in evaluation": ("random in evaluation", lambda: Model(always_dropped=0.3)),
-    "softmax in forward": ("cannot learn by heart", Softmaxed),
+    "softmax in forward": ("cannot learn by heart", lambda: Softmaxed(width=16, layers=1)),
     "a block left out": ("parameters without gradient", Detached),
     "a Linear in a list": ("state is incomplete", Unregistered),
 }
@@ -296,6 +297,13 @@ def test_targets_that_are_another_token_are_named(shift, said):
 def test_a_loss_that_pairs_logits_with_other_targets_is_named(loss):
     law = checkup.targets_are_not_the_next_token
     assert law(checkup.Subject(Model, V, T, loss=loss)) is not None
+
+
+def test_windows_side_by_side_can_be_examined():
+    """first_windows_only reads as much of the text as a batch holds."""
+    sabotage = next(s for s in break_it.SABOTAGES if s.name == "first_windows_only")
+    subject = checkup.Subject(Model, V, T, get_batch=sabotaged("p05_gpt", sabotage).get_batch)
+    assert checkup.targets_are_not_the_next_token(subject) is None
 
 
 def test_a_summed_loss_is_off():
@@ -438,6 +446,20 @@ def test_the_demo_examines_the_sabotaged_gpt(sabotage, law):
         gpt, init = variants[name]
         make = checkup.maker(gpt.GPT, (V, 32, 4, 2, T), init)
         assert (law(checkup.Subject(make, V, T)) is not None) is breaks, name
+
+
+def test_the_demo_has_a_row_for_every_sabotage(monkeypatch):
+    kept = ("no_mask", "loss_not_flattened", "always_the_likeliest")
+    variants = [v for v in checkup.variants() if v[0] in kept]
+    monkeypatch.setattr(checkup, "variants", lambda: variants)
+    monkeypatch.setattr(break_it, "trained", lambda *args, **kwargs: (None, [4.2]))
+    monkeypatch.setattr(break_it, "alarm", lambda *args: "nothing")
+    monkeypatch.setattr(checkup, "not_a_number", checkup.sees_the_future)  # the first law is enough
+    rows = {row["sabotage"]: row["an_examination_finds"] for row in checkup.demo()}
+    assert list(rows) == list(kept) and rows["no_mask"] == "sees the future"
+    assert rows["loss_not_flattened"] == "one line: what is raised"
+    assert rows["always_the_likeliest"] == "not asked for"
+    assert set(checkup.NOT_EXAMINED) <= {sabotage.name for sabotage in break_it.SABOTAGES}
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import torch
 
 import p02_tensors
 from p01_autograd.lab.cli import UsageError
-from p05_gpt import build, engine, on_our_tensors, train
+from p05_gpt import build, engine, mine, on_our_tensors, train
 
 SMALL = ("--n-embd", "32", "--n-head", "4", "--n-layer", "2", "--block-size", "16")
 
@@ -47,9 +48,9 @@ def test_logits_agree_to_1e_5_and_gradients_to_1e_4(flags):
 
 
 def test_losses_over_fifty_steps_agree_to_1e_3():
-    args, _ = engine.default_run(*SMALL, "--steps", "50", "--batch-size", "8")
-    ids = 7 * torch.arange(5000) % 50
-    rows = [(a, b) for (a, _), (b, _) in engine.losses_of_both(args, ids, 50)]
+    args, _ = engine.default_run(*SMALL, "--steps", "50", "--batch-size", "4")
+    ids = 7 * torch.arange(5000) % 20
+    rows = [(a, b) for (a, _), (b, _) in engine.losses_of_both(args, ids, 20)]
     worst = max(abs(a - b) for a, b in rows)
     assert worst < 1e-3, f"{worst:.1e} nats apart"
     assert rows[-1][0] < rows[0][0] - 2, "a comparison of two models that do not learn says little"
@@ -118,22 +119,40 @@ def test_files_without_the_import_lines_are_named():
         engine.swapped("p05_gpt", "import nothing\n", "")
 
 
-def test_a_step_needs_at_most_twice_the_memory_of_torchs():
-    try:
-        engine.peak()
-    except ImportError:
-        pytest.skip("this system does not say how much memory a process holds")
+IN_ONE_PROCESS = """
+import os
+from p05_gpt import engine
+
+print(engine.profile(2, *{flags}, rows=200), flush=True)
+for steps in (engine.torch_steps, engine.our_steps) if hasattr(os, "fork") else ():
+    if os.fork() == 0:  # each from the same state
+        print(engine.peak_growth(steps), flush=True)
+        os._exit(0)
+    os.wait()
+"""
+
+
+@pytest.fixture(scope="module")
+def measured():
+    """What a process of its own says: the profile, and the growth of the peak on both."""
+    code = IN_ONE_PROCESS.format(flags=SMALL)
+    return subprocess.check_output([sys.executable, "-c", code], text=True, encoding="utf-8")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no process that begins as a copy")
+def test_a_step_needs_at_most_twice_the_memory_of_torchs(measured, monkeypatch):
+    peaks = iter(measured.split()[-2:])
+    monkeypatch.setattr(engine, "fresh", lambda call: next(peaks))
     said = engine.memory()
     theirs, ours = (int(n) for n in re.findall(r"(\d+) MB", said))
     assert 50 < theirs and 50 < ours <= 2 * theirs, said
 
 
-def test_the_profile_accounts_for_the_whole_step():
-    said = engine.fresh(f"profile(2, *{SMALL}, rows=200)")
-    shares = [float(share) for share in re.findall(r"([\d.]+)%", said)]
+def test_the_profile_accounts_for_the_whole_step(measured):
+    shares = [float(share) for share in re.findall(r"([\d.]+)%", measured)]
     assert sum(shares) == pytest.approx(100, abs=5)  # each is rounded
     for name in ("matmul (build.py)", "__mul__ (build.py)", "erf"):
-        assert name in said
+        assert name in measured
 
 
 def test_the_median_step_counts():
@@ -142,6 +161,6 @@ def test_the_median_step_counts():
 
 
 def test_project_5_alone_does_not_import_project_2():
-    code = "import sys, p05_gpt, p05_gpt.train; print('p02_tensors' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    with mine.imported_on({}):  # all projects anew
+        importlib.import_module("p05_gpt.train")
+        assert "p05_gpt.run" in sys.modules and "p02_tensors" not in sys.modules

@@ -9,13 +9,13 @@ from p05_gpt.build import GPT
 from p05_gpt.kv_cache import CachedGPT
 from p05_gpt.sampling import generate
 
-V, BLOCK = 50, 24
+V, BLOCK = 50, 12
 
 
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    model = GPT(V, 32, 4, 3, BLOCK)
+    model = GPT(V, 32, 4, 2, BLOCK)
     with torch.no_grad():  # larger weights, so that the next token depends on all before it
         for parameter in model.blocks.parameters():
             parameter.mul_(2)
@@ -40,7 +40,7 @@ def test_the_first_call_gives_the_logits_of_the_model(model, T):
     assert torch.allclose(CachedGPT(model)(idx), model(idx), atol=1e-5)
 
 
-@pytest.mark.parametrize("pieces", [[1] * BLOCK, [7, 1, 1, 9], [3, 21]], ids=str)
+@pytest.mark.parametrize("pieces", [[1] * BLOCK, [5, 1, 1, 4], [3, 9]], ids=str)
 def test_a_text_read_in_pieces_has_the_logits_of_the_whole(model, pieces):
     cached, idx, read = CachedGPT(model), prompt(3, sum(pieces)), 0
     expected = model(idx)
@@ -54,10 +54,10 @@ def test_a_text_read_in_pieces_has_the_logits_of_the_whole(model, pieces):
 @pytest.mark.parametrize(
     "sampling", [{"temperature": 0}, {}, {"temperature": 1.5, "top_k": 9}, {"top_p": 0.8}], ids=str
 )
-@pytest.mark.parametrize("T", [1, 10, BLOCK + 6], ids=lambda T: f"T={T}")
+@pytest.mark.parametrize("T", [1, 5, BLOCK + 3], ids=lambda T: f"T={T}")
 def test_the_text_is_the_same_within_the_context_and_beyond(model, T, sampling):
-    for seed in range(3):
-        idx, n = prompt(2, T, seed), 2 * BLOCK
+    for seed in range(2):
+        idx, n = prompt(2, T, seed), BLOCK + 6
         plain, cached = (
             generate(m, idx, n, generator=torch.Generator().manual_seed(seed), **sampling)
             for m in (model, CachedGPT(model))
@@ -106,4 +106,4 @@ def test_what_is_kept_is_two_numbers_a_block_a_channel_and_a_token(model):
     cached = CachedGPT(model)
     cached(prompt(2, 10))
     numbers = sum(part.numel() for kept in cached.kept for part in kept)
-    assert numbers == 2 * 3 * 2 * 10 * 32
+    assert numbers == 2 * 2 * 2 * 10 * 32

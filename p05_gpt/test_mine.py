@@ -1,6 +1,7 @@
 """The training commands on the reader's own files."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -52,7 +53,13 @@ def write_attention(before=""):
     write("p04_attention.py", before + ours.replace("from __future__", "# from __future__") + FUSED)
 
 
-def test_files_that_pass_take_the_place_of_ours_and_the_lines_say_so(folder, capsys):
+def test_files_that_pass_take_the_place_of_ours_and_the_lines_say_so(folder, capsys, monkeypatch):
+    verdicts = {
+        "p04_attention": (True, "my/p04_attention.py: 94 of 94 pass"),
+        "p05_gpt": (False, "my/p05_gpt.py: 61 of 66 pass; next: loss"),
+    }
+    check = mine.check  # the real one says of a file that is missing that it is
+    monkeypatch.setattr(mine, "check", lambda name, file: verdicts.get(name) or check(name, file))
     write_attention()
     write("p05_gpt.py", "def loss(logits, targets):\n    return logits.mean()\n")
     write("p01_autograd.py", "")
@@ -127,9 +134,19 @@ def test_a_run_keeps_the_modules_that_a_file_imports(folder, monkeypatch):
     ids=["syntax", "import"],
 )
 def test_a_file_that_does_not_load_is_told_in_a_line(folder, text, says):
-    write("p04_attention.py", text)
-    passes, verdict = mine.check("p04_attention", Path("my/p04_attention.py"))
+    write("p01_autograd.py", text)
+    passes, verdict = mine.check("p01_autograd", Path("my/p01_autograd.py"))
     assert not passes and says in verdict and "\n" not in verdict
+
+
+def test_the_verdict_is_that_of_the_projects_checks(folder):
+    right = (ROOT / "p01_autograd/build.py").read_text(encoding="utf-8")
+    write("p01_autograd.py", right)
+    passes, verdict = mine.check("p01_autograd", Path("my/p01_autograd.py"))
+    assert passes and re.fullmatch(r"my/p01_autograd\.py: (\d+) of \1 pass", verdict), verdict
+    write("p01_autograd.py", "def topological_order(root):\n    raise NotImplementedError\n")
+    passes, verdict = mine.check("p01_autograd", Path("my/p01_autograd.py"))
+    assert not passes and "next: Value" in verdict
 
 
 def test_a_folder_that_is_not_there(folder, capsys):
@@ -140,7 +157,8 @@ def test_a_folder_that_is_not_there(folder, capsys):
     assert err.count("\n") == 1 and "no folder nowhere" in err
 
 
-def test_a_folder_of_which_nothing_passes_is_not_trained_on(folder, capsys):
+def test_a_folder_of_which_nothing_passes_is_not_trained_on(folder, capsys, monkeypatch):
+    monkeypatch.setattr(mine, "check", lambda project, file: (False, "61 of 66 pass"))
     write("p05_gpt.py", "def loss(logits, targets):\n    return logits.mean()\n")
     with pytest.raises(SystemExit) as end:
         train.main(["--mine", "my", "--data", "text.txt", "--tokenizer", "char", *SIZES])

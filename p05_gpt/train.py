@@ -28,6 +28,7 @@ from .sampling import generate
 
 DEFAULT_OUT = "runs/p05_gpt"
 ADAMW = {"betas": (0.85, 0.95), "weight_decay": 0.1}
+SAMPLE_TOKENS = 500  # of the text that a run ends with
 BOOK = 1.547  # nats per character that the default run reaches with the book's own files
 USES = {  # the projects that --mine can replace
     "torch": ("p03_bpe", "p04_attention", "p05_gpt"),
@@ -302,8 +303,8 @@ def finish(folder: Path, model, tokenizer, metrics, val_ids, tokens_per_char, bi
             file=sys.stderr,
         )
         return 1
-    with run.showing_calls(model, 500, "writing a sample", positions=False):
-        sample = sample_text(model, tokenizer, "", 500, args.seed)
+    with run.showing_calls(model, SAMPLE_TOKENS, "writing a sample", positions=False):
+        sample = sample_text(model, tokenizer, "", SAMPLE_TOKENS, args.seed)
     run.write_atomically(folder / "sample.txt", lambda file: file.write(sample.encode("utf-8")))
     with without_reader():
         print(
