@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import copy
 import difflib
 import importlib
 import io
@@ -20,10 +21,13 @@ import multiprocessing
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
 import time
+import types
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,156 +39,251 @@ import p01_autograd.lab.threads  # noqa: E402, F401  isort: skip
 import blank  # noqa: E402
 
 from p01_autograd.lab import steps  # noqa: E402
-from p01_autograd.lab.cli import Parser, UsageError, print_anything  # noqa: E402
+from p01_autograd.lab.cli import Parser, UsageError, print_anything, quiet_end  # noqa: E402
+from p01_autograd.lab.sabotage import change  # noqa: E402
 from p01_autograd.lab.steps import PROJECTS, shipped_text  # noqa: E402
 
-POLL = 0.05  # seconds between two looks at the file and the keys
-LIMIT = 5  # seconds that one check may take before it is stopped and told
+POLL = 0.05  # seconds between two looks at the file
+LIMIT = 5  # seconds that one check may take before it is stopped
 WAIT = 0.7  # seconds after which the screen says that a check is under way
 GIVE_UP = 60  # seconds after which a process that does not answer is killed
+MISSING = "not written yet"  # how the checker begins to say so
+CHOICES = "123456789cefgijklmortuvwxyz"  # no command's key
+AFTERWARDS = {  # once all checks pass: a sabotage, a measurement, and the seconds they take
+    "p01_autograd": ("no_order", 0, "chain", 0),
+    "p02_tensors": ("no_unbroadcast", 0, "matmul", 0),
+    "p03_bpe": ("no_split", 0, "knee", 0),
+    "p04_attention": ("no_scale", 0, "saturation", 0),
+    "p05_gpt": ("no_pos_emb", 0, "count", 0),
+    "p06_training": ("no_warmup", 0, "overhead", 0),
+}
 
 
-# One check of a file, in a process of its own
+# The checks of a file
 
 
 @dataclass
 class Result:
-    """What the checks of a step, or of all steps, came to."""
+    """What the checks of a file came to, by step."""
 
-    counts: dict[int, tuple[int, int]] = field(default_factory=dict)  # step: passed, of
-    first: str = ""  # what the first failing check says
-    others: int = 0  # how many more fail
+    counts: dict[int, tuple[int, int]] = field(default_factory=dict)  # passed, of
+    first: dict[int, str] = field(default_factory=dict)  # what the first failing check says
     error: str = ""  # why nothing could be checked
+    complete: bool = False  # all steps were checked, not only the one that was asked for first
     seconds: float = 0.0
+
+    def passes(self, step: int) -> bool:
+        passed, total = self.counts.get(step, (0, 1))
+        return not self.error and passed == total
 
     @property
     def passed(self) -> bool:
-        return not self.error and bool(self.counts) and all(p == n for p, n in self.counts.values())
+        return bool(self.counts) and all(map(self.passes, self.counts))
 
-    def first_open(self, chapter: list[steps.Step]) -> int:
-        """The first step that does not pass; the last one if all do."""
-        for step in chapter:
-            passed, total = self.counts.get(step.number, (0, 1))
-            if passed < total:
-                return step.number
-        return chapter[-1].number
+    def first_open(self) -> int:
+        """The first step that does not pass; the last one if all do; 1 if there is no saying."""
+        return next((n for n in self.counts if not self.passes(n)), max(self.counts, default=1))
+
+
+Job = tuple[str, int | None]  # a file, and the step to begin with
+
+
+def run_checks(project: str, wait: Callable[[], Job], tell: Callable[[Result], None]) -> None:
+    """Collect the checks of a project, wait for a file, and tell what they say of it.
+
+    Collecting takes longer than most checks, so it is done while the reader is typing. A step that
+    is asked for is checked first and told of at once; in the end all steps are told of.
+    """
+    import pytest
+    from _pytest.runner import runtestprotocol
+
+    from p01_autograd.lab.checker import CHECKER, public_names, step_of
+    from p01_autograd.lab.loading import CannotLoad, load
+
+    names, told, errors = public_names(project), [], io.StringIO()
+    placeholder = types.ModuleType("build_to_come")  # for --build, until there is a file
+    vars(placeholder).update(dict.fromkeys(names))
+    sys.modules[placeholder.__name__] = placeholder
+
+    order = [name for step in steps.steps(shipped_text(project)) for name in step.names]
+
+    def rank(text: str) -> int:
+        """What is wrong comes before what is missing, and that in the order of the listing."""
+        name = text.removeprefix(MISSING).strip(": ")
+        here = [at for at, known in enumerate(order) if known.startswith(name)]
+        return 1 + min(here, default=0) if text.startswith(MISSING) else 0
+
+    class Checks:
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_runtestloop(self, session):
+            file, step = wait()
+            start, checker = time.perf_counter(), session.config.stash[CHECKER]
+            result = Result()
+            told.append(result)
+            try:
+                module = load(file, project, os.getcwd(), LIMIT)
+            except CannotLoad as error:
+                result.error = str(error).removeprefix(f"{file} cannot be used: ")
+            else:
+                if not any(hasattr(module, name) for name in names):
+                    result.error = f"{file} has none of the names of {project}: {names[0]}, ..."
+                elif not checker.items:
+                    result.error = errors_of_collection(session)
+            if result.error:
+                tell(result)
+                return True
+            checker.module, checker.given, checker.quiet = module, file, True
+            groups: dict[int, list] = {}
+            for item in checker.items:
+                groups.setdefault(step_of(item), []).append(item)
+            result.counts = {number: (0, len(items)) for number, items in groups.items()}
+            for number in sorted(groups, key=lambda number: (number != step, number)):
+                hung = self.run(groups[number], number, result, checker)
+                result.seconds = time.perf_counter() - start
+                if hung:
+                    break
+                if number == step:
+                    tell(copy.deepcopy(result))
+            result.complete = not hung
+            tell(result)
+            return True
+
+        def run(self, items, number: int, result: Result, checker) -> bool:
+            """Run the checks of a step; True if one of them did not end."""
+            for item, following in zip(items, [*items[1:], None]):
+                runtestprotocol(item, log=False, nextitem=following)
+                failure = checker.results.get(item.nodeid)
+                if failure is None:
+                    passed, total = result.counts[number]
+                    result.counts[number] = passed + 1, total
+                else:
+                    shown = result.first.setdefault(number, failure.text)
+                    if rank(failure.text) < rank(shown):
+                        result.first[number] = failure.text
+                    if failure.hung:
+                        return True
+            return False
+
+    failed_reports: list[str] = []
+
+    def errors_of_collection(session) -> str:
+        return f"the checks of {project} cannot be read: {' '.join(failed_reports)}"
+
+    class Reports:
+        def pytest_collectreport(self, report):
+            if report.failed:
+                failed_reports.append(report.longreprtext.strip().splitlines()[-1].lstrip("E "))
+
+    arguments = [str(ROOT / project / "test_build.py"), "--build", placeholder.__name__]
+    arguments += ["-q", "-p", "no:cacheprovider", "--limit", str(LIMIT)]
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(errors):
+        pytest.main(arguments, plugins=[Checks(), Reports()])
+    if not told:
+        wait()
+        tell(Result(error=errors.getvalue().strip() or "no check was run"))
 
 
 def preload(project: str) -> None:
-    """Import what every check of the project needs, so that a forked child has it already."""
+    """Import what takes long and cannot change, so that a forked child has it already."""
+    import doctest  # noqa: F401
+    import pdb  # noqa: F401
+
+    import numpy  # noqa: F401
     import pytest  # noqa: F401
 
-    with contextlib.suppress(Exception):  # a reader may be typing into build.py itself
-        importlib.import_module(f"{project}.break_it")
     if project != "p03_bpe":
         import torch  # noqa: F401
+    with contextlib.suppress(ImportError):
+        if project in ("p02_tensors", "p06_training"):  # the first `backward` imports it
+            importlib.import_module("torch.fx.experimental.symbolic_shapes")
+        if project == "p06_training":  # the first optimizer does
+            importlib.import_module("torch._dynamo")
 
 
-def check(project: str, file: str, step: int | None) -> Result:
-    """Run the checks of a step, or of all, on a file."""
-    import pytest
-
-    from p01_autograd.lab.checker import CHECKER, step_of
-
-    result = Result()
-
-    class Collect:
-        def pytest_collection_finish(self, session):
-            session.config.stash[CHECKER].quiet = True
-
-        @pytest.hookimpl(trylast=True)
-        def pytest_runtest_logreport(self, report):
-            if getattr(report, "failure", None) and report.failure.hung:
-                raise pytest.exit.Exception("a loop without end: the first one says it")
-
-        def pytest_sessionfinish(self, session):
-            checker = session.config.stash[CHECKER]
-            for item in checker.items:
-                if item.nodeid not in checker.results:
-                    continue
-                failure = checker.results[item.nodeid]
-                passed, total = result.counts.get(step_of(item), (0, 0))
-                result.counts[step_of(item)] = passed + (failure is None), total + 1
-                if failure and not result.first:
-                    result.first = failure.text
-                elif failure:
-                    result.others += 1
-
-    arguments = [str(ROOT / project), "--build", file, "-q", "-p", "no:cacheprovider"]
-    arguments += ["--limit", str(LIMIT), *(["--step", str(step)] if step else [])]
-    errors, start = io.StringIO(), time.perf_counter()
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(errors):
-        pytest.main(arguments, plugins=[Collect()])
-    if not result.counts:
-        text = errors.getvalue().strip() or "no check was run"
-        text = text.removeprefix("ERROR: ").removeprefix("--build ")
-        result.error = text.removeprefix(f"{file} cannot be used: ")
-    result.seconds = time.perf_counter() - start
-    return result
-
-
-def child(connection, project: str, folder: str) -> None:
-    """The body of a process: wait for one job, do it, send the result."""
+def child(connection, project: str, folder: str, patient: bool) -> None:
+    """The body of a process: get ready, wait for one job, do it, send what is found."""
     os.chdir(folder)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115
-    preload(project)
-    with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
-        connection.send(check(*connection.recv()))
+    if patient and hasattr(os, "nice"):
+        os.nice(10)
+    parent = os.getppid()
+
+    def wait() -> Job:
+        while not connection.poll(1):
+            if os.getppid() != parent:  # nobody is left to ask for anything
+                os._exit(0)
+        return connection.recv()
+
+    with contextlib.suppress(EOFError, OSError):
+        preload(project)
+        run_checks(project, wait, connection.send)
     os._exit(0)
 
 
 class Runner:
-    """One check at a time in a fresh process, which is forked or, elsewhere, started ahead."""
+    """Checks a file in a fresh process, which is forked, or elsewhere started, ahead of time."""
 
-    def __init__(self, project: str):
-        self.project = project
-        self.forks = sys.platform.startswith("linux")
-        self.context = multiprocessing.get_context("fork" if self.forks else "spawn")
-        self.process = self.connection = None
-        self.started = 0.0
-        if self.forks:
+    def __init__(self, project: str, patient: bool = False):
+        self.project, self.patient = project, patient
+        forks = sys.platform.startswith("linux")
+        self.context = multiprocessing.get_context("fork" if forks else "spawn")
+        if forks:
             preload(project)
-        else:
-            self.prepare()
+        self.process, self.started, self.told = None, 0.0, False
+        self.prepare()
 
     def prepare(self) -> None:
+        """Start the process of the next check."""
+        self.stop()
+        self.others = self.other_files()
         self.connection, theirs = self.context.Pipe()
-        arguments = (theirs, self.project, os.getcwd())
+        arguments = (theirs, self.project, os.getcwd(), self.patient)
         self.process = self.context.Process(target=child, args=arguments, daemon=True)
         self.process.start()
         theirs.close()
 
-    def start(self, file: Path, step: int | None) -> None:
-        """Begin a check; one that is under way is given up."""
-        if self.started or self.process is None:
-            self.stop()
+    def other_files(self) -> list:
+        """What the checked file may import, as it is now: a process that has read older is void."""
+        return [Watched.look(ROOT / project / "build.py") for project in PROJECTS]
+
+    def start(self, file: Path | str, step: int | None) -> None:
+        """Begin a check with this step; one that is under way is given up."""
+        if self.started or not self.process.is_alive() or self.others != self.other_files():
             self.prepare()
         with contextlib.suppress(OSError):  # it ended already; `result` says so
-            self.connection.send((self.project, str(file), step))
-        self.started = time.monotonic()
+            self.connection.send((str(file), step))
+        self.started, self.told = time.monotonic(), False
 
     @property
     def waited(self) -> float:
-        """For how many seconds a check has been under way."""
-        return time.monotonic() - self.started if self.started else 0.0
+        """For how many seconds a check has been under way without a word."""
+        return time.monotonic() - self.started if self.started and not self.told else 0.0
 
     def result(self) -> Result | None:
-        """The result once it is there; an error if the process died or does not answer."""
+        """What was found since the last call: of the step first, then of all steps."""
         if not self.started:
             return None
         found = None
         try:
             if self.connection.poll():
                 found = self.connection.recv()
-            elif not self.process.is_alive():
-                found = Result(error="the check ended without an answer: did the file call exit?")
+            elif not self.process.is_alive() and not self.connection.poll():
+                raise EOFError
         except (EOFError, OSError):
-            found = Result(error="the check was stopped: a call in the file did not come back")
-        if found is None and time.monotonic() - self.started > GIVE_UP:
+            if not self.told:
+                error = "the check ended without an answer: does the file call exit?"
+                if self.waited > LIMIT:
+                    error = f"a call in the file did not come back within {LIMIT} s"
+                found = Result(error=error)
+            self.prepare()
+        if found is None and self.started and time.monotonic() - self.started > GIVE_UP:
             found = Result(error=f"a call in the file did not come back within {GIVE_UP} s")
+            self.prepare()
         if found is not None:
-            self.stop()
-            if not self.forks:
+            self.told = True
+            if found.complete:
                 self.prepare()
         return found
 
@@ -216,22 +315,27 @@ def hints_of(project: str, number: int) -> list[str]:
     return [" ".join(hint.split()) for hint in found]
 
 
-def sabotages_of(project: str, number: int) -> list[str]:
-    """The sabotages that edit a line of this step."""
-    source, found = shipped_text(project), []
-    lines = {section.number: [] for section in steps.sections(source)}
-    for section in steps.sections(source):
-        lines[section.number].append((section.first, section.last))
-    try:
-        sabotages = importlib.import_module(f"{project}.break_it").SABOTAGES
-    except Exception:  # a reader may be typing into build.py itself
-        return []
-    for sabotage in sabotages:
-        if sabotage.module == "build" and source.count(sabotage.old) == 1:
-            old = sabotage.old.lstrip("\n")
-            line = source[: source.index(old)].count("\n") + 1
-            if any(first <= line <= last for first, last in lines.get(number, [])):
-                found.append(sabotage.name)
+def edits_of(project: str, number: int) -> dict[str, str]:
+    """The sabotages that edit a line of this step, and each one's edit in a line.
+
+    Read from the text of break_it.py: importing it would import what a reader may be typing into.
+    """
+    source, found = shipped_text(project), {}
+    ranges = [(s.first, s.last) for s in steps.sections(source) if s.number == number]
+    break_it = ast.parse((ROOT / project / "break_it.py").read_text(encoding="utf-8"))
+    for call in ast.walk(break_it):
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "Sabotage":
+            given = {
+                k.arg: k.value.value for k in call.keywords if isinstance(k.value, ast.Constant)
+            }
+            edit = types.SimpleNamespace(**given)
+            if not {"name", "old", "new"} <= set(given) or given.get("module", "build") != "build":
+                continue
+            if source.count(edit.old) == 1:
+                start = source.index(edit.old) + len(edit.old) - len(edit.old.lstrip("\n"))
+                line = source[:start].count("\n") + 1
+                if any(first <= line <= last for first, last in ranges):
+                    found[edit.name] = change(edit)
     return found
 
 
@@ -248,9 +352,8 @@ def nodes(source: str, step: steps.Step) -> list:
 
 def difference(project: str, step: steps.Step, file: Path) -> list[str]:
     """The step's functions in the book and in the file, as a unified diff."""
-    mine = file.read_text(encoding="utf-8")
     texts = []
-    for source in (shipped_text(project), mine):
+    for source in (shipped_text(project), file.read_text(encoding="utf-8", errors="replace")):
         try:
             found = nodes(source, step)
         except SyntaxError as error:
@@ -271,11 +374,14 @@ class Keys:
         try:
             import termios
             import tty
-
-            self.restore = termios.tcgetattr(sys.stdin)
-            tty.setcbreak(sys.stdin)
         except ImportError:  # Windows
             self.restore = None
+            return self
+        self.restore = termios.tcgetattr(sys.stdin)
+        tty.setcbreak(sys.stdin)
+        signal.signal(signal.SIGCONT, lambda *_: tty.setcbreak(sys.stdin))  # after Ctrl-Z and fg
+        for number in (signal.SIGTERM, signal.SIGHUP):  # a polite kill, a closed terminal
+            signal.signal(number, lambda *_: sys.exit(143))
         return self
 
     def __exit__(self, *error):
@@ -284,21 +390,26 @@ class Keys:
 
             termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self.restore)
 
-    def get(self, seconds: float) -> str:
-        """A key that was pressed within so many seconds, or ""."""
+    def get(self, seconds: float, connections: list) -> str:
+        """A key that was pressed, or "" after so many seconds or when a connection has news."""
         if self.restore is not None:
             import select
 
-            ready, _, _ = select.select([sys.stdin], [], [], seconds)
-            return os.read(sys.stdin.fileno(), 1).decode(errors="replace") if ready else ""
+            ready, _, _ = select.select([sys.stdin, *connections], [], [], seconds)
+            if sys.stdin not in ready:
+                return ""
+            return os.read(sys.stdin.fileno(), 1).decode(errors="replace") or "q"  # at its end
         import msvcrt
 
         end = time.monotonic() + seconds
         while not msvcrt.kbhit():
-            if time.monotonic() > end:
+            if time.monotonic() > end or any(connection.poll() for connection in connections):
                 return ""
-            time.sleep(0.02)
+            time.sleep(0.01)
         return msvcrt.getwch()
+
+
+Line = tuple[str, str]  # a text and its colour, or "code": as it is, not wrapped
 
 
 class Screen:
@@ -307,33 +418,65 @@ class Screen:
     def __init__(self):
         self.tty = sys.stdout.isatty()
         self.colours = self.tty and not os.environ.get("NO_COLOR")
-        encoding = (sys.stdout.encoding or "").lower().replace("-", "")
-        self.blocks = "█▌·" if encoding == "utf8" else "#=."
+        self.blocks = "█▌·" if shows_blocks() else "#=."
 
     @property
     def width(self) -> int:
         return max(40, min(shutil.get_terminal_size().columns, 100)) - 1
 
-    def clear(self) -> None:
-        if self.tty:
-            print("\x1b[2J\x1b[H", end="")
+    def show(self, lines: list[Line]) -> None:
+        """Clear the terminal and print the lines."""
+        start = "\x1b[H\x1b[2J" if self.tty else ""
+        print(start + "\n".join(map(self.formatted, lines)), flush=True)
 
-    def write(self, text: str = "", colour: str = "", indent: str = "") -> None:
-        """Print a text, each of its lines wrapped at the width of the terminal."""
+    def write(self, text: str, colour: str = "") -> None:
+        print(self.formatted((text, colour)), flush=True)
+
+    def formatted(self, line: Line) -> str:
+        text, colour = line
+        is_code, colour = colour.startswith("code"), colour.removeprefix("code").strip()
         code = {"red": 31, "green": 32, "yellow": 33, "bold": 1, "faint": 2}.get(colour)
-        for line in text.split("\n"):
-            start = indent + line[: len(line) - len(line.lstrip())]
-            parts = textwrap.wrap(
-                line.strip(), self.width, initial_indent=start, subsequent_indent=start
-            )
-            for part in parts or [""]:
-                coloured = f"\x1b[{code}m{part}\x1b[0m" if self.colours and code else part
-                print(coloured, flush=True)
+        parts = text.split("\n") if is_code else []
+        for row in [] if is_code else text.split("\n"):
+            start = row[: len(row) - len(row.lstrip())]
+            if row.lstrip().startswith("[") and len(row) > self.width:  # a row of numbers
+                parts.append(row[: self.width - 4].rpartition(",")[0] + ", ...")
+                continue
+            parts += textwrap.wrap(
+                row.strip(), self.width, initial_indent=start, subsequent_indent=start
+            ) or [""]
+        if self.colours and code:
+            parts = [f"\x1b[{code}m{part}\x1b[0m" if part else "" for part in parts]
+        return "\n".join(parts)
+
+    def row(self, items: list[str]) -> str:
+        """The items side by side, none of them broken at the end of a line."""
+        lines = [""]
+        for item in items:
+            if lines[-1] and len(lines[-1]) + 2 + len(item) > self.width:
+                lines.append("")
+            lines[-1] += ("  " if lines[-1] else "") + item
+        return "\n".join(lines)
 
     def bar(self, share: float, width: int = 6) -> str:
         full, half, empty = self.blocks
         halves = int(2 * width * share)
         return full * (halves // 2) + half * (halves % 2) + empty * (width - (halves + 1) // 2)
+
+
+def shows_blocks() -> bool:
+    """Whether the terminal shows block characters: UTF-8 by Python's word and by the locale's.
+
+    In a C locale Python writes UTF-8 all the same, and sets LC_CTYPE to C.UTF-8.
+    """
+    if (sys.stdout.encoding or "").lower().replace("-", "") != "utf8":
+        return False
+    if os.name == "nt" or os.environ.get("PYTHONIOENCODING"):
+        return True
+    names = [os.environ.get(name, "") for name in ("LC_ALL", "LC_CTYPE", "LANG")]
+    if names[1] == "C.UTF-8" and names[2] in ("", "C", "POSIX"):
+        names[1] = names[2]
+    return "utf" in next(filter(None, names), "").lower()
 
 
 # The loop
@@ -357,203 +500,252 @@ class Watched:
 class Study:
     """The loop over the steps of one project."""
 
-    def __init__(self, project: str, screen: Screen):
+    def __init__(self, project: str, screen: Screen, known: dict[str, Result] | None = None):
         self.project, self.screen = project, screen
         self.file = Path("my") / f"{project}.py"
         self.source = shipped_text(project)
         self.chapter = steps.steps(self.source)
         self.blank = blank.blank(self.source, project, blank.optional(project, self.source))
-        self.begun = {p: Path("my") / f"{p}.py" for p in PROJECTS}
-        self.begun = {p: file for p, file in self.begun.items() if file.is_file()}
-        self.progress: dict[str, Result] = {}
-        self.number = 0  # not known yet
-        self.notice: list[tuple[str, str]] = []  # what happened since the last save
+        self.progress: dict[str, Result] = dict(known or {})  # of all steps, by project
+        self.number = 0  # of the step; 0: not known yet
+        self.verdict: list[Line] = []
+        self.notice: list[Line] = []  # what happened since the last save
+        self.below: list[Line] = []  # what a key asked for
         self.hints_shown = 0
         self.visiting = False  # a step that n or p went to, until the next save
+        self.waiting = False  # for the verdict on the step
+        self.asked: dict[
+            str, str
+        ] = {}  # the answers that are waited for: key -> what it stands for
+        self.may_show: set[int] = set()  # steps whose lines in the book were asked for
+        self.finished = False  # all checks pass, and the screen says so
+        self.current = False  # `progress` is of the last save
+        self.all_wanted = False  # a was pressed before that was known
+        self.other_output = False  # a sabotage's, which is not to be cleared unasked
         self.seen: Watched | None = None  # the save that was noticed last
+        self.drawn: Watched | None = None  # the save that the screen is about
         if not self.file.exists():
             blank.write(self.file, steps.only(self.blank, self.chapter[0].number))
-            self.begun[project] = self.file
+        self.begun = {p: Path("my") / f"{p}.py" for p in PROJECTS}
+        self.begun = {p: file for p, file in self.begun.items() if file.is_file()}
 
     @property
     def step(self) -> steps.Step:
         return next(step for step in self.chapter if step.number == self.number)
 
+    # The screen
+
     def progress_line(self) -> str:
         """One part for each project; what is being worked out is left open."""
         parts = []
         for project in PROJECTS:
-            result, total = self.progress.get(project), None
-            name = project[:3]
+            result, name = self.progress.get(project), project[:3]
             if project not in self.begun:
                 parts.append(f"{name} {self.screen.bar(0)}")
             elif result is None:
                 parts.append(f"{name} ...")
+            elif result.error:
+                parts.append(f"{name} {self.screen.bar(0)} does not load")
             else:
-                chapter = steps.steps(shipped_text(project))
                 passed = sum(p for p, _ in result.counts.values())
                 total = sum(n for _, n in result.counts.values())
-                bar = self.screen.bar(passed / total if total else 0)
+                parts.append(f"{name} {self.screen.bar(passed / total)}")
                 if result.passed:
-                    parts.append(f"{name} {bar} {passed}/{total}")
+                    parts[-1] += f" {passed}/{total}"
                 else:
-                    at = result.first_open(chapter)
-                    parts.append(f"{name} {bar} step {at} of {len(chapter)}")
-        return "  ".join(parts)
+                    parts[-1] += f" step {result.first_open()} of {len(result.counts)}"
+        return self.screen.row(parts)
 
-    def head(self) -> None:
+    def head(self) -> list[Line]:
         """Which project, file and step, and what the chapter says of it."""
-        self.screen.clear()
-        self.screen.write(self.progress_line(), "faint")
-        self.screen.write()
-        step = self.step
-        self.screen.write(f"{self.file.as_posix()}, step {step.number}. {step.title}", "bold")
-        sentence = sentence_of(self.project, step.number).removeprefix(step.title)
-        sentence = sentence.removeprefix(":").strip()
-        if sentence:
-            self.screen.write(sentence)
-        self.screen.write()
-        for text, colour in self.notice:
-            self.screen.write(text, colour)
-        if self.notice:
-            self.screen.write()
+        lines = [(self.progress_line(), "faint"), ("", "")]
+        if self.finished:
+            lines += [(f"{self.file.as_posix()}, all {len(self.chapter)} steps", "bold")]
+        elif self.number:
+            step = self.step
+            lines += [(f"{self.file.as_posix()}, step {step.number}. {step.title}", "bold")]
+            sentence = sentence_of(self.project, step.number).removeprefix(step.title)
+            sentence = sentence.removeprefix(":").strip()
+            if sentence:
+                lines.append((sentence, ""))
+        return [*lines, ("", "")]
 
-    def tell(self, result: Result) -> None:
-        """The verdict on the step: what fails first, or what can be broken now."""
+    def draw(self) -> None:
+        """The whole screen: where we are, what happened, the verdict, what was asked for."""
+        foot = ["h hint", "s the book's lines", "b break it", "d difference", "n p another step"]
+        foot = self.screen.row([*foot, "a all checks", "q end"])
+        lines = self.head()
+        for part in (self.notice, self.verdict, self.below):
+            lines += [*part, ("", "")] if part else []
+        self.screen.show([*lines, (foot, "faint")])
+        self.drawn, self.other_output = self.seen, False
+
+    def describe(self, result: Result) -> list[Line]:
+        """The verdict on the step: what fails first, or how many checks pass."""
         if result.error:
-            self.screen.write(result.error, "red")
-        elif not result.passed:
-            missing = result.first.startswith("not written yet")
-            self.screen.write(result.first, "yellow" if missing else "red")
-            if result.others:
-                more = "check" if result.others == 1 else "checks"
-                self.screen.write(f"\n{result.others} more {more} of this step behind it", "faint")
-        else:
-            passed = sum(p for p, _ in result.counts.values())
-            word = "check passes" if passed == 1 else "checks pass"
-            self.screen.write(f"{passed} {word}", "green")
-        self.screen.write()
+            return [(result.error, "red")]
+        passed, total = result.counts.get(self.number, (0, 0))
+        if passed == total:
+            lines = [(f"{passed} check{'s pass' if passed != 1 else ' passes'}", "green")]
+            return lines + [("checking the other steps ...", "faint")] * (not result.complete)
+        first = result.first.get(self.number, "")
+        missing = first.startswith(MISSING)
+        lines = [(first, "yellow" if missing else "red")]
+        if (others := total - passed - 1) > 0:
+            more = "check" if others == 1 else "checks"
+            lines += [("", ""), (f"{others} more {more} of this step behind it", "faint")]
+        return lines
 
-    def foot(self) -> None:
-        keys = "h hint  s the book's lines  b break it  d difference  n p step  a all checks  q end"
-        self.screen.write(keys, "faint")
+    def afterwards(self) -> list[Line]:
+        """All checks pass: what to do with it."""
+        total = sum(n for _, n in self.progress[self.project].counts.values())
+        sabotage, breaking, part, measuring = AFTERWARDS[self.project]
+        lines = [
+            (f"all {total} checks of {self.project} pass", "green"),
+            ("", ""),
+            (f"break it:    python -m {self.project}.break_it {sabotage}  ({breaking} s)", ""),
+            (f"measure it:  python -m {self.project}.measure {part}  ({measuring} s)", ""),
+        ]
+        later = [project for project in PROJECTS if project > self.project]
+        if later:
+            lines.append((f"go on:       python scripts/study.py {later[0]}", ""))
+        return lines
 
     # Without a terminal
 
     def once(self) -> int:
         """Check the first open step and end with the status of the check."""
-        everything = check(self.project, str(self.file), None)
-        self.progress[self.project] = everything
-        if everything.error:
-            print(f"{self.file.as_posix()}: {everything.error}")
+        found: list[Result] = []
+        run_checks(self.project, lambda: (str(self.file), None), found.append)
+        result = found[-1]
+        if result.error:
+            print(f"{self.file.as_posix()}: {result.error}")
             return 1
-        self.number = everything.first_open(self.chapter)
-        step = self.step
-        print(f"{self.file.as_posix()}, step {step.number}. {step.title}")
-        if everything.passed:
-            print(f"all {sum(n for _, n in everything.counts.values())} checks pass")
+        self.number = result.first_open()
+        print(f"{self.file.as_posix()}, step {self.number}. {self.step.title}")
+        if result.passed:
+            print(f"all {sum(n for _, n in result.counts.values())} checks pass")
             return 0
-        print(everything.first)
+        for text, _ in self.describe(result):
+            print(text)
         return 1
 
     # With a terminal
 
-    def run(self) -> int:
+    def run(self, keys: Keys) -> int:
         """Watch the file until q."""
         self.screen.write(f"checking {self.file.as_posix()} ...")
-        runner = Runner(self.project)
-        others = [project for project in self.begun if project != self.project]
-        job, queue, background = None, [None], None
-        self.seen, told = Watched.look(self.file), True
+        others = [p for p in self.begun if p != self.project and p not in self.progress]
+        other, runners = "", []  # the project that is checked for the progress line
         try:
-            with Keys() as keys:
-                while True:
-                    now = Watched.look(self.file)
-                    if now is not None and now != self.seen:
-                        self.seen, queue, self.notice = now, [self.number or None], []
-                        self.visiting = False
-                        runner.stop()
-                        job = None
-                        if not runner.forks:
-                            runner.prepare()
-                    if job is None and queue:
-                        job = (queue.pop(0),)
-                        runner.start(self.file, job[0])
-                        told = False
-                    if job is not None and not told and runner.waited > WAIT:
-                        told = True
-                        self.screen.write("checking ...", "faint")
-                    if job is not None and (result := runner.result()) is not None:
-                        number, job = job[0], None
-                        queue += self.after(number, result)
-                    if job is None and not queue and background is None and others:
-                        project = others.pop(0)
-                        background = project, Runner(project)
-                        background[1].start(self.begun[project], None)
-                    if background and (result := background[1].result()) is not None:
-                        self.progress[background[0]] = result
-                        background[1].stop()
-                        background = None
-                    key = keys.get(POLL)
-                    if key in ("q", "\x04"):
-                        return 0
-                    if key:
-                        queue += self.pressed(key, keys)
+            self.runner = Runner(self.project)
+            runners = [self.runner]
+            self.seen, size = Watched.look(self.file), shutil.get_terminal_size()
+            if found := self.progress.pop(self.project, None):
+                self.hear(found)
+            else:
+                self.check()
+            while True:
+                now = Watched.look(self.file)
+                if now is not None and now != self.seen:
+                    self.saved(now)
+                if self.runner.waited > WAIT and self.waiting and self.number:
+                    self.waiting = False
+                    self.screen.write("\nchecking ...", "faint")
+                if (result := self.runner.result()) is not None:
+                    self.hear(result)
+                if not self.runner.started and others and not other:
+                    other = others.pop(0)
+                    runners.append(Runner(other, patient=True))
+                    runners[1].start(self.begun[other], None)
+                if other and (result := runners[1].result()) is not None:
+                    self.progress[other] = result
+                    runners.pop().stop()
+                    other = ""
+                    self.draw_again()
+                if size != (size := shutil.get_terminal_size()):
+                    self.draw_again()
+                key = keys.get(POLL, [runner.connection for runner in runners if runner.started])
+                if key in ("q", "\x04"):
+                    return 0
+                if key and self.number:
+                    self.pressed(key)
         except KeyboardInterrupt:
             return 130
         finally:
-            runner.stop()
-            if background:
-                background[1].stop()
+            for runner in runners:
+                runner.stop()
             print()
 
-    def after(self, number: int | None, result: Result) -> list:
-        """Show a result and go on to where it leads; returns the checks to run next."""
-        if number is not None:
-            if result.passed and number == self.number and not self.visiting:
-                return [None]  # all of them, to see where to go on
-            self.head()
-            self.tell(result)
-            self.foot()
-            return []
-        self.progress[self.project] = result
-        if result.error:
-            self.number = self.number or self.chapter[0].number
-            self.head()
-            self.tell(result)
-            self.foot()
-            return []
-        before, self.number = self.number, result.first_open(self.chapter)
-        if before and before < self.number:
-            self.notice.append((f"step {before} passes", "green"))
-            names = sabotages_of(self.project, before)
-            if names:
-                self.notice.append((f"it can be broken now: {', '.join(names)} (p, then b)", ""))
-        elif before > self.number:
-            self.notice.append((f"step {self.number} no longer passes", "red"))
-        self.hints_shown = 0
-        if self.add_stubs():
-            self.notice.append((f"the stubs of step {self.number} are in the file now", ""))
-        if result.passed:
-            self.head()
-            self.finished()
-            return []
-        return [self.number]
+    def check(self) -> None:
+        """Begin to check the file, this step first."""
+        self.waiting, self.current = True, False
+        self.runner.start(self.file, self.number or None)
 
-    def finished(self) -> None:
-        """All checks pass: what to do with it."""
-        total = sum(n for _, n in self.progress[self.project].counts.values())
-        self.screen.write(f"all {total} checks of {self.project} pass", "green")
-        names = [name for step in self.chapter for name in sabotages_of(self.project, step.number)]
-        self.screen.write()
-        if names:
-            self.screen.write(f"break it:    python -m {self.project}.break_it {names[0]}")
-        self.screen.write(f"measure it:  python -m {self.project}.measure")
-        later = [project for project in PROJECTS if project > self.project]
-        if later:
-            self.screen.write(f"go on:       python scripts/study.py {later[0]}")
-        self.screen.write()
-        self.foot()
+    def saved(self, now: Watched) -> None:
+        self.seen, self.notice, self.below, self.asked = now, [], [], {}
+        self.visiting = self.all_wanted = False
+        self.check()
+
+    def hear(self, result: Result) -> None:
+        """Show what was found, and go on to where it leads."""
+        self.waiting = False
+        if not self.number and not result.passed:
+            self.progress[self.project] = result
+            self.current = result.complete
+            self.go_to(result.first_open(), result)
+        elif result.error or not result.complete:
+            if not (self.finished and result.passes(self.number)):  # the other steps will tell
+                self.show(self.describe(result))
+        else:
+            before, self.progress[self.project] = self.progress.get(self.project), result
+            self.current = True
+            self.hear_all(before, result)
+
+    def hear_all(self, before: Result | None, result: Result) -> None:
+        """All steps were checked: stay, or go to the first that is open."""
+        here, first = self.number, result.first_open()
+        if self.all_wanted:
+            self.show_all()
+        elif self.visiting or (self.finished and result.passed):
+            self.draw_again()
+        elif first < here and before and before.passes(first):
+            self.notice.append((f"step {first} no longer passes", "red"))
+            self.go_to(first, result)
+        elif not here:
+            self.go_to(first, result)
+        elif result.passes(here):
+            self.notice.append((f"step {here} passes", "green"))
+            if names := edits_of(self.project, here):
+                back = " (b)" if first == here else " (p, then b)" if first == here + 1 else ""
+                self.notice.append((f"it can be broken now: {', '.join(names)}{back}", ""))
+            if first < here:
+                self.notice.append((f"step {first} is still open", ""))
+            self.go_to(first, result)
+        else:
+            self.draw_again()
+
+    def go_to(self, number: int, result: Result) -> None:
+        """Make this the step that is worked on."""
+        self.number, self.hints_shown, self.below = number, 0, []
+        self.finished = result.passed
+        if self.add_stubs():
+            text = f"the file has the stubs of step {number} now: reload it if your editor does not"
+            self.notice.append((text, ""))
+        self.verdict = self.afterwards() if self.finished else self.describe(result)
+        self.draw()
+
+    def show(self, verdict: list[Line]) -> None:
+        """Draw the screen with this verdict, if it is not there already."""
+        self.finished = False
+        if verdict != self.verdict or self.drawn != self.seen:
+            self.verdict = verdict
+            self.draw()
+
+    def draw_again(self) -> None:
+        """Draw the screen anew, but not over what a sabotage has printed."""
+        if self.number and not self.other_output:
+            self.draw()
 
     def add_stubs(self) -> bool:
         """Add what the file lacks of the steps up to this one; whether there was anything."""
@@ -571,72 +763,123 @@ class Study:
         self.seen = Watched.look(self.file)
         return True
 
-    def pressed(self, key: str, keys: Keys) -> list:
-        """Do what a key asks for; returns the checks to run next."""
-        if not self.number:
-            return []
+    # The keys
+
+    def pressed(self, key: str) -> None:
+        """Do what a key asks for."""
+        chosen = self.asked.get(key, "")
+        back, self.asked = bool(self.asked) or self.other_output, {}
+        if chosen in ("s", "d"):
+            self.may_show.add(self.number)
+            key = chosen
+        elif chosen:
+            self.run_sabotage(chosen)
+            return
         if key == "h":
-            self.show_hint()
-        elif key == "s":
-            self.screen.write("the book's lines of this step: y shows them", "yellow")
-            if keys.get(30) == "y":
-                self.screen.write()
-                print(book_lines(self.project, self.step), flush=True)
-        elif key == "d":
-            print("\n".join(difference(self.project, self.step, self.file)), flush=True)
+            self.show_hints()
+        elif key in ("s", "d"):
+            self.show_book(key)
         elif key == "b":
-            self.break_something(keys)
-        elif key in "np":
-            numbers = [step.number for step in self.chapter]
-            at = numbers.index(self.number) + (1 if key == "n" else -1)
-            self.number, self.hints_shown = numbers[max(0, min(at, len(numbers) - 1))], 0
-            self.notice, self.visiting = [], True
-            self.add_stubs()
-            return [self.number]
+            self.offer_sabotages()
+        elif key in ("n", "p"):
+            self.visit(1 if key == "n" else -1)
         elif key == "a":
-            return [None]
-        return []
+            self.all_wanted = True
+            if self.current:
+                self.show_all()
+            elif not self.runner.started:
+                self.check()
+        elif back:
+            self.below = []
+            self.draw()
 
-    def show_hint(self) -> None:
+    def show_hints(self) -> None:
+        """The hints so far and the next one."""
         hints = hints_of(self.project, self.number)
-        if not hints:
-            self.screen.write("there is no hint for this step")
-            return
-        at = min(self.hints_shown, len(hints) - 1)
-        self.screen.write(f"hint {at + 1} of {len(hints)}: {hints[at]}", "yellow")
-        self.hints_shown += 1
+        self.hints_shown = min(self.hints_shown + 1, len(hints))
+        self.below = [
+            (f"hint {at} of {len(hints)}: {hint}", "yellow")
+            for at, hint in enumerate(hints[: self.hints_shown], 1)
+        ] or [("there is no hint for this step", "")]
+        self.draw()
 
-    def break_something(self, keys: Keys) -> None:
-        names = sabotages_of(self.project, self.number)
-        if not names:
-            self.screen.write("no sabotage edits a line of this step")
-            return
-        for number, name in enumerate(names, 1):
-            self.screen.write(f"{number} {name}")
-        self.screen.write("which one? any other key: none", "yellow")
-        key = keys.get(60)
-        if not key.isdigit() or not 1 <= int(key) <= len(names):
-            return
-        command = [sys.executable, "-m", f"{self.project}.break_it", names[int(key) - 1]]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C ends the sabotage, not the loop
-            subprocess.run(command, env=environment)
-        self.foot()
+    def show_book(self, key: str) -> None:
+        """The book's lines, or the difference to them; asks once for each step that is open."""
+        passes = self.current and self.progress[self.project].passes(self.number)
+        if self.number not in self.may_show and not passes:
+            self.asked = {"y": key}
+            self.below = [("y shows the book's lines of this step", "yellow")]
+        elif key == "s":
+            self.below = [(book_lines(self.project, self.step), "code")]
+        else:
+            lines = difference(self.project, self.step, self.file)
+            colours = {"+": "green", "-": "red"}
+            self.below = [(line, "code " + colours.get(line[:1], "")) for line in lines]
+        self.draw()
+
+    def offer_sabotages(self) -> None:
+        edits = edits_of(self.project, self.number)
+        self.asked = dict(zip(CHOICES, edits))
+        self.below = [(f"{k} {name}: {edits[name]}", "") for k, name in self.asked.items()]
+        if self.below:
+            self.below.append(("which one? any other key: none", "yellow"))
+        else:
+            self.below = [("no sabotage edits a line of this step", "")]
+        self.draw()
+
+    def run_sabotage(self, name: str) -> None:
+        """Run break_it on the shipped code; Ctrl-C ends it, and not the loop."""
+        self.below = []
+        self.draw()
+        command = [sys.executable, "-m", f"{self.project}.break_it", name]
+        self.screen.write(f"\npython -m {self.project}.break_it {name}\n", "bold")
+        with contextlib.suppress(KeyboardInterrupt):
+            subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        self.screen.write("any key: back to the step", "faint")
+        self.other_output = True
+
+    def visit(self, steps_away: int) -> None:
+        """Go to another step, whatever passes, and stay there until the next save."""
+        numbers = [step.number for step in self.chapter]
+        at = numbers.index(self.number) + steps_away
+        self.number, self.hints_shown = numbers[max(0, min(at, len(numbers) - 1))], 0
+        self.notice, self.below, self.finished, self.visiting = [], [], False, True
+        self.add_stubs()
+        if self.current:
+            self.verdict = self.describe(self.progress[self.project])
+            self.draw()
+        else:
+            self.check()
+
+    def show_all(self) -> None:
+        """How many checks of each step pass."""
+        self.all_wanted, result = False, self.progress[self.project]
+        self.below = []
+        for step in self.chapter:
+            passed, total = result.counts.get(step.number, (0, 0))
+            colour = "green" if passed == total else ""
+            text = f"{passed:3} of {total:2}  {step.number}. {step.title}"
+            self.below.append((text, colour))
+        self.draw()
 
 
-def where_was_i() -> str:
-    """The first project that was begun and does not pass; the next one if all of them do."""
+def where_was_i(screen: Screen) -> tuple[str, dict[str, Result]]:
+    """The first project that was begun and does not pass, or the next; what was found so far."""
     begun = [project for project in PROJECTS if Path("my", f"{project}.py").is_file()]
+    known: dict[str, Result] = {}
     for project in begun:
+        if screen.tty:
+            screen.write(f"checking my/{project}.py ...")
         runner = Runner(project)
         runner.start(Path("my", f"{project}.py"), None)
         while (result := runner.result()) is None:
             time.sleep(POLL)
         runner.stop()
+        known[project] = result
         if not result.passed:
-            return project
+            return project, known
     later = [project for project in PROJECTS if not begun or project > begun[-1]]
-    return later[0] if later else begun[-1]
+    return later[0] if later else begun[-1], known
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -648,16 +891,21 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("project", nargs="?", metavar="PROJECT", help=", ".join(PROJECTS))
     flags = parser.parse_args(argv)
-    screen = Screen()
+    screen, known, project = Screen(), {}, flags.project
+    interactive = sys.stdin.isatty() and sys.stdout.isatty()
     try:
-        project = blank.whole_name(flags.project) if flags.project else where_was_i()
-        study = Study(project, screen)
-        if not (sys.stdin.isatty() and sys.stdout.isatty()):
-            return study.once()
-        return study.run()
+        project = project and blank.whole_name(project)
+        with Keys() if interactive else contextlib.nullcontext() as keys:
+            if not project:
+                project, known = where_was_i(screen)
+            study = Study(project, screen, known)
+            return study.run(keys) if interactive else study.once()
     except UsageError as error:
         parser.error(str(error))
-    except BrokenPipeError:
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # | head
+        quiet_end()
         return 0
 
 

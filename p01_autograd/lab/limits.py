@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 
 MEMORY = 3 * 2**30  # bytes; a loop that appends for ever is stopped before the machine is
+BUSY = 4  # on a busy machine a limit of processor time may take as many times longer
 
 
 class TimeIsUp(BaseException):
@@ -35,16 +36,19 @@ def peak_memory() -> int:
 def at_most(seconds: float, stop: Callable[[str], None] | None = None) -> Iterator[threading.Event]:
     """Stop the block when it takes longer, by an exception that is raised inside it.
 
+    Seconds are those of the processor, so that other programs do not count; a block that waits
+    for something is stopped after BUSY times as many.
     `stop(message)` is called where that does not help: the block is not in Python code. Yields the
     event that ends the limit early, for somebody who is in the debugger.
     """
     thread, finished = ctypes.c_ulong(threading.get_ident()), threading.Event()
 
     def watch() -> None:
-        end, memory, attempts = time.monotonic() + seconds, peak_memory(), 0
+        cpu, end = time.process_time() + seconds, time.monotonic() + BUSY * seconds
+        memory, attempts = peak_memory(), 0
         while not finished.wait(0.1):
-            full = peak_memory() - memory > MEMORY
-            if full or time.monotonic() > end:
+            full, up = peak_memory() - memory > MEMORY, time.process_time() > cpu
+            if full or time.monotonic() > end or (up and not attempts):
                 kind = ctypes.py_object(MemoryIsFull if full else TimeIsUp)
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, kind)
                 end, memory = time.monotonic() + 1, peak_memory()
