@@ -23,7 +23,9 @@ def test_every_digit_is_a_piece_of_its_own(build):
     for id in ids:
         token = tokenizer.decode([id])
         digits = sum(character.isdigit() for character in token)
-        assert digits == 0 or len(token) == 1, f"{token!r} is one token, with {digits} digits in it"
+        assert digits == 0 or len(token) == 1, (
+            f"{token!r} is one token; a digit should be one by itself, without a space before it"
+        )
 
 
 @pytest.mark.homework(3)

@@ -16,7 +16,6 @@ import contextlib
 import copy
 import difflib
 import importlib
-import io
 import multiprocessing
 import os
 import re
@@ -94,18 +93,48 @@ def run_checks(project: str, wait: Callable[[], Job], tell: Callable[[Result], N
     Collecting takes longer than most checks, so it is done while the reader is typing. A step that
     is asked for is checked first and told of at once; in the end all steps are told of.
     """
-    import pytest
-    from _pytest.runner import runtestprotocol
-
-    from p01_autograd.lab.checker import CHECKER, public_names, step_of
+    from p01_autograd.lab.checker import public_names
     from p01_autograd.lab.loading import CannotLoad, load
+    from p01_autograd.lab.session import in_session
 
-    names, told, errors = public_names(project), [], io.StringIO()
+    names = public_names(project)
     placeholder = types.ModuleType("build_to_come")  # for --build, until there is a file
     vars(placeholder).update(dict.fromkeys(names))
     sys.modules[placeholder.__name__] = placeholder
 
-    order = [name for step in steps.steps(shipped_text(project)) for name in step.names]
+    def work(checker, items) -> None:
+        file, step = wait()
+        try:
+            checker.module, checker.given = load(file, project, os.getcwd(), LIMIT), file
+            if not items:
+                raise CannotLoad(f"the checks cannot be collected; pytest {project} says why")
+            if not any(hasattr(checker.module, name) for name in names):
+                raise CannotLoad(f"{file} has none of the names of {project}: {names[0]}, ...")
+        except CannotLoad as error:
+            tell(Result(error=str(error).removeprefix(f"{file} cannot be used: ")))
+        else:
+            run_steps(project, checker, items, step, tell)
+
+    arguments = ("--build", placeholder.__name__, "--limit", str(LIMIT))
+    try:
+        in_session([ROOT / project / "test_build.py"], work, *arguments)
+    except RuntimeError as error:
+        wait()
+        tell(Result(error=str(error)))
+
+
+def run_steps(project: str, checker, items, step: int | None, tell: Callable) -> None:
+    """Run the checks, those of `step` first; ends early where one of them does not end."""
+    from _pytest.runner import runtestprotocol
+
+    from p01_autograd.lab.checker import step_of
+
+    start, result = time.perf_counter(), Result()
+    groups: dict[int, list] = {}
+    for item in items:
+        groups.setdefault(step_of(item), []).append(item)
+    result.counts = {number: (0, len(group)) for number, group in sorted(groups.items())}
+    order = [name for known in steps.steps(shipped_text(project)) for name in known.names]
 
     def rank(text: str) -> int:
         """What is wrong comes before what is missing, and that in the order of the listing."""
@@ -113,74 +142,25 @@ def run_checks(project: str, wait: Callable[[], Job], tell: Callable[[Result], N
         here = [at for at, known in enumerate(order) if known.startswith(name)]
         return 1 + min(here, default=0) if text.startswith(MISSING) else 0
 
-    class Checks:
-        @pytest.hookimpl(tryfirst=True)
-        def pytest_runtestloop(self, session):
-            file, step = wait()
-            start, checker = time.perf_counter(), session.config.stash[CHECKER]
-            result = Result()
-            told.append(result)
-            try:
-                module = load(file, project, os.getcwd(), LIMIT)
-            except CannotLoad as error:
-                result.error = str(error).removeprefix(f"{file} cannot be used: ")
-            else:
-                if not any(hasattr(module, name) for name in names):
-                    result.error = f"{file} has none of the names of {project}: {names[0]}, ..."
-                elif not checker.items:
-                    result.error = errors_of_collection(session)
-            if result.error:
+    for number in sorted(groups, key=lambda number: (number != step, number)):
+        for item, following in zip(groups[number], [*groups[number][1:], None]):
+            runtestprotocol(item, log=False, nextitem=following)
+            failure = checker.results.get(item.nodeid)
+            if failure is None:
+                passed, total = result.counts[number]
+                result.counts[number] = passed + 1, total
+                continue
+            shown = result.first.setdefault(number, failure.text)
+            if rank(failure.text) < rank(shown):
+                result.first[number] = failure.text
+            if failure.hung:
                 tell(result)
-                return True
-            checker.module, checker.given, checker.quiet = module, file, True
-            groups: dict[int, list] = {}
-            for item in checker.items:
-                groups.setdefault(step_of(item), []).append(item)
-            result.counts = {number: (0, len(items)) for number, items in groups.items()}
-            for number in sorted(groups, key=lambda number: (number != step, number)):
-                hung = self.run(groups[number], number, result, checker)
-                result.seconds = time.perf_counter() - start
-                if hung:
-                    break
-                if number == step:
-                    tell(copy.deepcopy(result))
-            result.complete = not hung
-            tell(result)
-            return True
-
-        def run(self, items, number: int, result: Result, checker) -> bool:
-            """Run the checks of a step; True if one of them did not end."""
-            for item, following in zip(items, [*items[1:], None]):
-                runtestprotocol(item, log=False, nextitem=following)
-                failure = checker.results.get(item.nodeid)
-                if failure is None:
-                    passed, total = result.counts[number]
-                    result.counts[number] = passed + 1, total
-                else:
-                    shown = result.first.setdefault(number, failure.text)
-                    if rank(failure.text) < rank(shown):
-                        result.first[number] = failure.text
-                    if failure.hung:
-                        return True
-            return False
-
-    failed_reports: list[str] = []
-
-    def errors_of_collection(session) -> str:
-        return f"the checks of {project} cannot be read: {' '.join(failed_reports)}"
-
-    class Reports:
-        def pytest_collectreport(self, report):
-            if report.failed:
-                failed_reports.append(report.longreprtext.strip().splitlines()[-1].lstrip("E "))
-
-    arguments = [str(ROOT / project / "test_build.py"), "--build", placeholder.__name__]
-    arguments += ["-q", "-p", "no:cacheprovider", "--limit", str(LIMIT)]
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(errors):
-        pytest.main(arguments, plugins=[Checks(), Reports()])
-    if not told:
-        wait()
-        tell(Result(error=errors.getvalue().strip() or "no check was run"))
+                return
+        result.seconds = time.perf_counter() - start
+        if number == step:
+            tell(copy.deepcopy(result))
+    result.complete = True
+    tell(result)
 
 
 def preload(project: str) -> None:
