@@ -149,6 +149,9 @@ def write(target: Path, text: str, mode: str = "x") -> None:
         with open(target, mode, encoding="utf-8", newline="\n") as file:
             file.write(text)
     except FileExistsError:
+        if not target.exists():
+            where = target.parent.as_posix()
+            raise UsageError(f"{where} is a file; move it, {where}/ is the folder") from None
         raise UsageError(f"{target.as_posix()} is there already and is left alone") from None
     except OSError as error:
         raise UsageError(f"{target.as_posix()} cannot be written: {error.strerror}") from None

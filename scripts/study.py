@@ -49,12 +49,12 @@ GIVE_UP = 60  # seconds after which a process that does not answer is killed
 MISSING = "not written yet"  # how the checker begins to say so
 CHOICES = "123456789cefgijklmortuvwxyz"  # no command's key
 AFTERWARDS = {  # once all checks pass: a sabotage, a measurement, and the seconds they take
-    "p01_autograd": ("no_order", 0, "chain", 0),
-    "p02_tensors": ("no_unbroadcast", 0, "matmul", 0),
-    "p03_bpe": ("no_split", 0, "knee", 0),
-    "p04_attention": ("no_scale", 0, "saturation", 0),
-    "p05_gpt": ("no_pos_emb", 0, "count", 0),
-    "p06_training": ("no_warmup", 0, "overhead", 0),
+    "p01_autograd": ("no_order", 10, "chain", 15),
+    "p02_tensors": ("no_unbroadcast", 2, "matmul", 20),
+    "p03_bpe": ("no_split", 10, "growth", 10),
+    "p04_attention": ("no_scale", 15, "saturation", 3),
+    "p05_gpt": ("no_pos_emb", 30, "count", 3),
+    "p06_training": ("no_warmup", 30, "plan", 3),
 }
 
 
@@ -583,8 +583,11 @@ class Study:
         lines = [
             (f"all {total} checks of {self.project} pass", "green"),
             ("", ""),
-            (f"break it:    python -m {self.project}.break_it {sabotage}  ({breaking} s)", ""),
-            (f"measure it:  python -m {self.project}.measure {part}  ({measuring} s)", ""),
+            (
+                f"break it:    python -m {self.project}.break_it {sabotage}  (about {breaking} s)",
+                "",
+            ),
+            (f"measure it:  python -m {self.project}.measure {part}  (about {measuring} s)", ""),
         ]
         later = [project for project in PROJECTS if project > self.project]
         if later:
