@@ -39,7 +39,7 @@ from importlib import metadata
 from pathlib import Path
 
 from p01_autograd.lab import symptoms
-from p01_autograd.lab.cli import Parser, print_anything
+from p01_autograd.lab.cli import Parser, UsageError, output_folder, print_anything
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECTS = sorted(path.parent.name for path in ROOT.glob("p[0-9][0-9]_*/__init__.py"))
@@ -82,6 +82,8 @@ class Result:
         """One of the words of VERDICTS; break_it's own where it printed one."""
         if self.status:
             return "left out" if self.status == 2 else "failed"
+        if " is not installed" in self.output and not self.figures:
+            return "left out"
         said = re.search(r"^verdict: (as predicted|mixed|not as predicted)", self.output, re.M)
         return said[1] if said else "measured"
 
@@ -277,8 +279,10 @@ def report(items: list[Item], out: Path = OUT, quick: bool = False) -> int:
         ([item for item in todo if item.kind == "break_it"], cores(), 1, 0.5),
         ([item for item in todo if item.kind != "break_it"], 1, cores(), 1.0),
     ]
-    start, page_file = time.monotonic(), out / "index.html"
-    write(page_file, page(items, results))
+    page_file = out / "index.html"
+    checks = own_checks()
+    start = time.monotonic()
+    write(page_file, page(items, results, checks))
     with tqdm(total=len(todo), unit="item", disable=None) as bar, sigterm_as_ctrl_c():
         try:
             for group, at_once, threads, share in groups:
@@ -291,7 +295,7 @@ def report(items: list[Item], out: Path = OUT, quick: bool = False) -> int:
                             results[item] = result
                             if result is not None:
                                 bar.write(said(item, result))
-                                write(page_file, page(items, results))
+                                write(page_file, page(items, results, checks))
                             bar.update()
                     except BaseException:
                         runner.stop()
@@ -390,6 +394,73 @@ def inline(text: str) -> str:
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", text)
 
 
+# The reader's own work
+
+
+def own_checks() -> dict[str, str]:
+    """What the checks say of the reader's files, by project: how many pass, and which step is open.
+
+    The processes of scripts/study.py do it, one file after the other.
+    """
+    files = {p: ROOT / "my" / f"{p}.py" for p in PROJECTS}
+    files = {p: file for p, file in files.items() if file.is_file()}
+    if not files:
+        return {}
+    sys.path.insert(0, str(ROOT / "scripts"))
+    import study
+
+    return {project: own_check(study.Runner(project), file) for project, file in files.items()}
+
+
+def own_check(runner, file: Path) -> str:
+    """The verdict of a study process on a file, in words."""
+    try:
+        runner.start(file, None)
+        while (result := runner.result()) is None:
+            time.sleep(0.05)
+    finally:
+        runner.stop()
+    if result.error:
+        return result.error
+    passed = sum(p for p, _ in result.counts.values())
+    total = sum(n for _, n in result.counts.values())
+    open_at = "" if result.passed else f", step {result.first_open()} is open"
+    return f"{passed} of {total} checks pass{open_at}"
+
+
+def own_runs() -> list[str]:
+    """The trainings that the reader's files were part of, newest first, with what they reached."""
+    found = []
+    for folder in sorted((ROOT / "runs").glob("*/mine"), key=os.path.getmtime, reverse=True):
+        run, last = folder.parent, ""
+        files = ", ".join(sorted(path.stem for path in folder.glob("p[0-9][0-9]_*.py")))
+        with contextlib.suppress(OSError, ValueError, KeyError, IndexError):
+            lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+            rows = [row for row in map(json.loads, lines) if "val_loss" in row]
+            last = f": validation loss {rows[-1]['val_loss']:.3f} after {rows[-1]['step']:,} steps"
+        found.append(f"{run.name} with {files}{last}")
+    return found
+
+
+def quiz_score(project: str) -> str:
+    with contextlib.suppress(OSError):
+        path = ROOT / "runs" / project / "break_it" / "quiz.txt"
+        return path.read_text(encoding="utf-8").strip()
+    return ""
+
+
+def own_section(checks: dict[str, str]) -> str:
+    """The reader's files, runs and quiz scores; "" where there are none."""
+    rows = [
+        [f"`{project}`", checks.get(project, "-"), quiz_score(project) or "-"]
+        for project in PROJECTS
+        if project in checks or quiz_score(project)
+    ]
+    parts = [html_table(["project", "my own file", "quiz"], rows)] if rows else []
+    parts += [f"<p>Trained by me: {quoted(text)}." for text in own_runs()]
+    return "\n".join(['<h2 id="own">My own</h2>', *parts]) if parts else ""
+
+
 # The page
 
 STYLE = """
@@ -423,8 +494,10 @@ img { max-width: 100%; height: auto; border-radius: 6px; background: #fff; }
 """
 
 
-def page(items: list[Item], results: dict[Item, Result | None]) -> str:
-    """The whole notebook as one HTML text, images included."""
+def page(
+    items: list[Item], results: dict[Item, Result | None], checks: dict[str, str] | None = None
+) -> str:
+    """The whole notebook as one HTML text, images included; `checks` are of the reader's files."""
     verdicts = {i: results[i].verdict if results.get(i) else "not run yet" for i in items}
     seconds = sum(result.seconds for result in results.values() if result)
     broken = [item for item in items if item.kind == "break_it"]
@@ -441,7 +514,7 @@ def page(items: list[Item], results: dict[Item, Result | None]) -> str:
     ran = as_predicted + len(surprises)
     troubled = [item for item in items if verdicts[item] in ("failed", "left out")]
     waiting = sum(verdict == "not run yet" for verdict in verdicts.values())
-    guide = symptoms_section(results)
+    guide, own = symptoms_section(results), own_section(checks or {})
     return f"""<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -459,6 +532,7 @@ def page(items: list[Item], results: dict[Item, Result | None]) -> str:
 <p class="dim">{len(items) - waiting} of {len(items)} items have run, {minutes(seconds)} of
 computing in all. Sabotages ran one on each core with one thread each, measurements alone with all
 threads.
+{own}
 </header>
 <nav id="contents" aria-label="contents">
 <h2>Contents</h2>
@@ -482,17 +556,23 @@ def entry(item: Item, verdict: str) -> str:
     )
 
 
+PREDICTION = re.compile(r"^prediction: .+\n(?:  .+\n)*\n?", re.M)
+
+
 def section(item: Item, result: Result | None, verdict: str) -> str:
     """What one command printed and drew."""
     took = f'<span class="dim">, {minutes(result.seconds)}</span>' if result else ""
+    output = result.output.strip() if result else ""
+    said = PREDICTION.search(output)
+    prediction = f"<p>{quoted(' '.join(said[0].split()))}" if said else ""  # wraps on a phone
     text = [
         f'\n<section><h3 id="{item.anchor}">{title(item)}</h3>'
         f'<div><span class="{colour(verdict)}">{verdict}</span>{took}'
         f' <a class="dim" href="#contents">contents</a></div>'
-        f"<pre>$ python {quoted(' '.join(item.arguments))}"
+        f"{prediction}<pre>$ python {quoted(' '.join(item.arguments))}"
     ]
     if result:
-        text.append(f"\n\n{quoted(result.output.strip())}")
+        text.append(f"\n\n{quoted(PREDICTION.sub('', output))}")
         if result.status:
             last = "\n".join(result.errors.strip().splitlines()[-20:])
             text.append(f"\n{quoted(last)}\n\nexit status {result.status}")
@@ -540,6 +620,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--all", action="store_true", help="with the long measurements")
     parser.add_argument("--symptoms", action="store_true", help="write SYMPTOMS.md, run nothing")
     flags = parser.parse_args(argv)
+    try:
+        output_folder(str(OUT))
+    except UsageError as error:
+        parser.error(str(error))
     if flags.symptoms:
         write(ROOT / "SYMPTOMS.md", symptoms_page(OUT))
         print("SYMPTOMS.md")

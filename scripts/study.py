@@ -54,7 +54,7 @@ AFTERWARDS = {  # once all checks pass: a sabotage, a measurement, and the secon
     "p03_bpe": ("no_split", 10, "growth", 10),
     "p04_attention": ("no_scale", 15, "saturation", 3),
     "p05_gpt": ("no_pos_emb", 30, "count", 3),
-    "p06_training": ("no_warmup", 30, "plan", 3),
+    "p06_training": ("no_warmup", 10, "plan", 10),
 }
 
 

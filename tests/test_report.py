@@ -194,6 +194,57 @@ def test_quick_stops_what_is_still_running(lab, monkeypatch):
     assert "not run yet" in page.sections["p91_one-break_it-slow"]
 
 
+def test_a_prediction_is_a_paragraph_that_wraps(lab):
+    item = lab.Item("p91_one", "break_it", "a")
+    output = "--- a\n+++ b\n\nprediction: The loss\n  stalls.\n\nloss  1.0\n"
+    text = lab.section(item, lab.Result("", 0, 1.0, output), "measured")
+    assert "<p>prediction: The loss stalls.<pre>$ python" in text and text.count("stalls") == 1
+    assert "+++ b\n\nloss  1.0" in text
+
+
+def test_what_is_not_installed_is_left_out(lab):
+    assert lab.Result("", 0, 1.0, "micrograd is not installed; with it ...").verdict == "left out"
+
+
+def test_the_readers_own_work_is_on_the_page(lab, monkeypatch):
+    lab.write_project("p91_one", ["a"])
+    assert "own" not in lab.run_all()[2].ids
+    for name, text in (
+        ("p91_one/break_it/quiz.txt", "5 of 7\n"),
+        ("p05_gpt-2/mine/p04_attention.py", ""),
+        ("p05_gpt-2/metrics.jsonl", '{"step": 9, "val_loss": 2.5}\n{"step": 10}\n'),
+    ):
+        path = lab.ROOT / "runs" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    monkeypatch.setattr(lab, "own_checks", lambda: {"p91_one": "7 of 9 checks pass"})
+    own = lab.run_all()[2].sections["own"]
+    assert "5 of 7" in own and "7 of 9 checks pass" in own
+    assert "p05_gpt-2 with p04_attention: validation loss 2.500 after 9 steps" in own
+
+
+def test_a_file_of_the_readers_is_checked_in_a_process(lab):
+    class Checked:
+        counts, error, passed = {1: (2, 2), 2: (1, 4)}, "", False
+        start = stop = lambda *_: None
+
+        def first_open(self):
+            return 2
+
+        def result(self):
+            return self
+
+    assert lab.own_check(Checked(), Path("x")) == "3 of 6 checks pass, step 2 is open"
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(lab, monkeypatch, capsys):
+    (lab.ROOT / "runs").write_text("", encoding="utf-8")
+    monkeypatch.setattr(lab, "OUT", lab.ROOT / "runs/report")
+    with pytest.raises(SystemExit) as ended:
+        lab.main(["--quick"])
+    assert ended.value.code == 2 and capsys.readouterr().err.count("\n") == 1
+
+
 def test_projects_take_turns(lab):
     items = [lab.Item(p, "break_it", n) for p, n in ("1a", "1b", "1c", "2a", "3a", "3b")]
     assert "".join(i.project + i.name for i in lab.by_turns(items)) == "1a2a3a1b3b1c"
