@@ -58,6 +58,8 @@ def read_documents(paths: Sequence[str | Path]) -> tuple[list[str], list[str]]:
     """
     from tqdm import tqdm
 
+    if "" in paths:
+        raise DataError("--data is empty; it takes files and folders with text")
     documents, marks, ends = [], 0, 0
     for path in tqdm(text_files(paths), desc="reading", unit="file", delay=2, leave=False):
         text = text_of(path)

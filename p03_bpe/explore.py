@@ -101,7 +101,7 @@ def in_terminal(tokens: list[bytes], colour: bool) -> str:
 def report(view: View, text: str) -> str:
     """How many tokens a text takes, in one line."""
     tokens = len(view.tokens(text))
-    return f"{tokens:,} tokens of {len(text) / tokens:.2f} characters"
+    return f"{tokens:,} token{'s' * (tokens != 1)} of {len(text) / tokens:.2f} characters"
 
 
 STYLE = """

@@ -19,7 +19,14 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from p01_autograd.lab.cli import Parser, UsageError, at_least, positive, print_anything
+from p01_autograd.lab.cli import (
+    Parser,
+    UntilUnread,
+    UsageError,
+    at_least,
+    positive,
+    print_anything,
+)
 
 from . import mine, run
 from .build import GPT, evaluate, get_batch, loss
@@ -381,7 +388,8 @@ def main(argv: list[str] | None = None) -> int:
         return mine.on(files, train, args)
 
     try:
-        return run_command(parser, command)
+        with contextlib.redirect_stderr(UntilUnread(sys.stderr)):
+            return run_command(parser, command)
     except KeyboardInterrupt:
         print("stopped before the first step; nothing was written", file=sys.stderr)
         return 130

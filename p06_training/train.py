@@ -16,6 +16,7 @@ import io
 import json
 import math
 import os
+import shlex
 import sys
 import traceback
 from dataclasses import dataclass
@@ -26,7 +27,14 @@ import torch
 from torch import distributed, nn
 from tqdm import tqdm
 
-from p01_autograd.lab.cli import Parser, UsageError, at_least, positive, print_anything
+from p01_autograd.lab.cli import (
+    Parser,
+    UntilUnread,
+    UsageError,
+    at_least,
+    positive,
+    print_anything,
+)
 from p05_gpt import mine, run
 from p05_gpt.build import GPT
 from p05_gpt.init import init_weights
@@ -643,7 +651,7 @@ def save_weights(model: GPT, folder: Path) -> None:
 def finish(trainer: Trainer, job: Job, bigram: float) -> int:
     """The figure, a sample of the best weights, and how to go on; returns the exit status."""
     folder, config, tokenizer = job.folder, trainer.recipe, job.tokenizer
-    again = f"python -m p06_training.train --resume --out {folder}"
+    again = f"python -m p06_training.train --resume --out {shlex.quote(str(folder))}"
     if trainer.metrics:
         run.draw_losses(trainer.metrics, config.vocab, bigram, folder / "loss.png")
     if trainer.consecutive_skips >= MAX_CONSECUTIVE_SKIPS:
@@ -674,6 +682,7 @@ def finish(trainer: Trainer, job: Job, bigram: float) -> int:
     with run.showing_calls(trainer.model, 500, "writing a sample", positions=False):
         sample = sample_text(trainer.model, tokenizer, "", 500, config.seed)
     run.write_atomically(folder / "sample.txt", lambda file: file.write(sample.encode("utf-8")))
+    there = shlex.quote(str(folder))
     say(
         f"\n{sample}\n\n"
         f"after {last['step']} steps and {last['seconds']:.0f} s the best validation loss was "
@@ -685,34 +694,10 @@ def finish(trainer: Trainer, job: Job, bigram: float) -> int:
             else ""
         )
         + f"config, metrics, tokenizer, checkpoints, the best weights, loss.png and sample.txt "
-        f"are in {folder}\nto read more: python -m p05_gpt.sample --run {folder} --tokens 1000\n"
-        f"to check the curve: python -m p06_training.doctor {folder}"
+        f"are in {folder}\nto read more: python -m p05_gpt.sample --run {there} --tokens 1000\n"
+        f"to check the curve: python -m p06_training.doctor {there}"
     )
     return 0
-
-
-class UntilUnread:
-    """A stream that goes silent when nobody reads it any more (2>&1 | head)."""
-
-    def __init__(self, stream):
-        self.stream = stream
-
-    def __getattr__(self, name):
-        return getattr(self.stream, name)
-
-    def write(self, text: str) -> int:
-        self.try_to(self.stream.write, text)
-        return len(text)
-
-    def flush(self) -> None:
-        self.try_to(self.stream.flush)
-
-    def try_to(self, action, *args) -> None:
-        try:
-            action(*args)
-        except BrokenPipeError:
-            with contextlib.suppress(OSError, ValueError):  # a test's stream has no number
-                os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -728,7 +713,7 @@ def command(argv: list[str] | None) -> int:
         sys.stdout = io.StringIO()  # rank 0 speaks for all
     parser, args, given = parse_flags(argv)
     rank, processes = join_processes(args.device)
-    again = f"python -m p06_training.train --resume --out {args.out or DEFAULT_OUT}"
+    again = f"python -m p06_training.train --resume --out {shlex.quote(args.out or DEFAULT_OUT)}"
     try:
         if args.resume:
             files = mine.kept(args.out or DEFAULT_OUT)

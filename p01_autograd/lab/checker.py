@@ -460,6 +460,7 @@ def plain_message(error: BaseException) -> list[str]:
 def source_lines(frames: list[tuple[str, int, types.FrameType]], where: bool = True) -> list[str]:
     lines = []
     for filename, number, frame in frames:
+        number = number or frame.f_code.co_firstlineno  # some instructions belong to no line
         told = [f"{shown(filename)}:{number}, in {readable(frame.f_code)}"] if where else []
         told.append("    " + linecache.getline(filename, number, frame.f_globals).strip())
         if lines[-len(told) :] != told:  # a comprehension is a frame of its own

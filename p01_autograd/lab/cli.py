@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 
 class Parser(argparse.ArgumentParser):
@@ -112,6 +112,30 @@ def quiet_broken_pipes() -> None:
     atexit.register(flush)
 
 
+class UntilUnread:
+    """A stream that goes silent when nobody reads it any more (2>&1 | head)."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        self.try_to(self.stream.write, text)
+        return len(text)
+
+    def flush(self) -> None:
+        self.try_to(self.stream.flush)
+
+    def try_to(self, action: Callable[..., Any], *args: Any) -> None:
+        try:
+            action(*args)
+        except BrokenPipeError:
+            with contextlib.suppress(OSError, ValueError):  # a test's stream has no number
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+
+
 def measure(
     package: str,
     description: str | None,
@@ -147,8 +171,8 @@ def measure(
     except UsageError as error:
         parser.error(str(error))
     for name in parts if flags.all else flags.parts or short:
-        print(f"\n--- {name}\n", flush=True)
         try:
+            print(f"\n--- {name}\n", flush=True)
             figure = parts[name](flags)
         except UsageError as error:
             if flags.parts:
