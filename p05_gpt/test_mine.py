@@ -140,13 +140,13 @@ def test_a_file_that_does_not_load_is_told_in_a_line(folder, text, says):
 
 
 def test_the_verdict_is_that_of_the_projects_checks(folder):
-    right = (ROOT / "p01_autograd/build.py").read_text(encoding="utf-8")
-    write("p01_autograd.py", right)
-    passes, verdict = mine.check("p01_autograd", Path("my/p01_autograd.py"))
-    assert passes and re.fullmatch(r"my/p01_autograd\.py: (\d+) of \1 pass", verdict), verdict
-    write("p01_autograd.py", "def topological_order(root):\n    raise NotImplementedError\n")
-    passes, verdict = mine.check("p01_autograd", Path("my/p01_autograd.py"))
-    assert not passes and "next: Value" in verdict
+    right = (ROOT / "p03_bpe/build.py").read_text(encoding="utf-8")
+    write("p03_bpe.py", right)
+    passes, verdict = mine.check("p03_bpe", Path("my/p03_bpe.py"))
+    assert passes and re.fullmatch(r"my/p03_bpe\.py: (\d+) of \1 pass", verdict), verdict
+    write("p03_bpe.py", "def get_stats(ids, counts=None):\n    raise NotImplementedError\n")
+    passes, verdict = mine.check("p03_bpe", Path("my/p03_bpe.py"))
+    assert not passes and "next: get_stats" in verdict
 
 
 def test_a_folder_that_is_not_there(folder, capsys):
