@@ -876,6 +876,8 @@ def main(argv: list[str] | None = None) -> int:
     flags = parser.parse_args(argv)
     screen, known, project = Screen(), {}, flags.project
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
+    if interactive:  # Ctrl-C works, also where the program that started this one ignores it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         project = project and blank.whole_name(project)
         with Keys() if interactive else contextlib.nullcontext() as keys:
