@@ -33,6 +33,7 @@ SMOOTH = 50  # steps in one mean of the training loss
 EVERY = 10  # steps in one point of a figure
 NEAR = 0.03  # nats per character: twice the noise of such a mean
 TOO_GOOD = 1.0  # nats per character that no honest model of this size reaches
+WRITTEN = 160  # characters of the sample
 WINDOW = 8  # characters that have to come again to count as a repetition
 NOTHING = "nothing"
 
@@ -72,7 +73,7 @@ def experiment(build=listing, init=shipped_init, seed: int = 1337, steps: int = 
     fast, fast_curve = trained(build, seed, steps // 2, lr=FAST * LR, init=set_weights)
     generator = torch.Generator().manual_seed(seed)
     start = run.encode(tokenizer, "\n")[None]
-    written = build.generate(model, start, 160, temperature=0.8, generator=generator)[0]
+    written = build.generate(model, start, WRITTEN, temperature=0.8, generator=generator)[0]
     sample = tokenizer.decode(written.tolist())
     return Numbers(
         val_loss=build.evaluate(model, val_ids, BLOCK_SIZE),

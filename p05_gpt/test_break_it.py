@@ -27,6 +27,7 @@ def small_corpus():
     bigram = break_it.run.bigram_loss(train_ids, val_ids, len(tokenizer.vocab))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(break_it, "corpus", lambda: (tokenizer, train_ids, val_ids, bigram))
+        patch.setattr(break_it, "WRITTEN", 20)
         yield
 
 

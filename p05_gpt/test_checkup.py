@@ -123,7 +123,7 @@ def rotated(x):
 class Recurrent(nn.Module):
     def __init__(self):
         super().__init__()
-        self.tokens, self.gru = nn.Embedding(V, 32), nn.GRU(32, 32, 2, batch_first=True)
+        self.tokens, self.gru = nn.Embedding(V, 32), nn.GRU(32, 32, batch_first=True)
         self.head = nn.Linear(32, V)
 
     def forward(self, idx):

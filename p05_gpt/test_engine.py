@@ -132,11 +132,23 @@ for steps in (engine.torch_steps, engine.our_steps) if hasattr(os, "fork") else 
 """
 
 
-@pytest.fixture(scope="module")
-def measured():
-    """What a process of its own says: the profile, and the growth of the peak on both."""
+@pytest.fixture(scope="module", autouse=True)
+def process():
+    """It measures while the tests above run."""
     code = IN_ONE_PROCESS.format(flags=SMALL)
-    return subprocess.check_output([sys.executable, "-c", code], text=True, encoding="utf-8")
+    command = [sys.executable, "-c", code]
+    output = dict(stdout=subprocess.PIPE, text=True, encoding="utf-8")
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, env=one_thread, **output) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def measured(process):
+    """What it says: the profile, and the growth of the peak on both."""
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0
+    return said
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no process that begins as a copy")

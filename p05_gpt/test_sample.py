@@ -47,7 +47,7 @@ def folder(request, tmp_path_factory):
 @pytest.fixture
 def text(folder, capsys):
     def text(*flags):
-        assert sample.main(["--run", str(folder), "--tokens", "30", *flags]) == 0
+        assert sample.main(["--run", str(folder), "--tokens", "21", *flags]) == 0
         return capsys.readouterr().out
 
     return text
@@ -79,7 +79,7 @@ def test_it_is_what_generate_gives_at_once(folder, text):
     _, tokenizer, model = run.read_run(folder)
     idx = run.prompt_ids(tokenizer, "that")
     seeded = torch.Generator().manual_seed(5)
-    new = generate(model, idx, 30, generator=seeded, top_k=9)[0, idx.shape[1] :]
+    new = generate(model, idx, 21, generator=seeded, top_k=9)[0, idx.shape[1] :]
     assert text("--prompt", "that", "--seed", "5", "--top-k", "9") == (
         "that" + tokenizer.decode(new.tolist()) + "\n"
     )

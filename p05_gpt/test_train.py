@@ -5,11 +5,9 @@ import os
 import random
 import re
 import signal
-import subprocess
 import sys
 import textwrap
 import threading
-import time
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -55,8 +53,9 @@ def text_file(tmp_path_factory):
 
 
 def shorten_endings(patch):
-    """Runs end with a short sample and without a figure: two thirds of their time."""
+    """Runs write little and draw no figure: two thirds of their time."""
     patch.setattr(train, "SAMPLE_TOKENS", 10)
+    patch.setattr(train, "preview", partial(train.preview, n_tokens=5))
     patch.setattr(run, "draw_losses", lambda *args: None)
 
 
@@ -286,34 +285,23 @@ def test_a_loss_that_is_not_a_number_is_said(text_file, tmp_path, capsys):
     assert "lower --lr" in capsys.readouterr().err
 
 
-def test_the_command_runs_from_a_shell_and_ctrl_c_keeps_what_there_is(text_file, tmp_path):
-    out = tmp_path / "run"
-    flags = [*SMALL, "--steps", "100000", "--eval-every", "50000"]
-    command = [
-        sys.executable,
-        "-m",
-        "p05_gpt.train",
-        "--data",
-        text_file,
-        "--out",
-        str(out),
-        *flags,
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    if os.name == "nt":
-        process.kill()
-        pytest.skip("a console is needed to send Ctrl-C here")
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        if (out / "metrics.jsonl").exists() and (out / "metrics.jsonl").stat().st_size > 1000:
-            break
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    said, complained = process.communicate(timeout=60)
-    assert process.returncode == 0, complained.decode()
-    assert b"Traceback" not in complained and b"nats per character" in said
-    rows = rows_of(out)
-    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1)) and len(rows) > 3
+def test_ctrl_c_keeps_what_there_is(text_file, tmp_path, monkeypatch, capsys):
+    out, batches = tmp_path / "run", []
+
+    def get_batch(*given):
+        batches.append(given)
+        if len(batches) == 6:  # the first one only tries the model out
+            signal.raise_signal(signal.SIGINT)
+        return build.get_batch(*given)
+
+    monkeypatch.setattr(train, "get_batch", get_batch)
+    before = signal.getsignal(signal.SIGINT)
+    argv = ["--data", text_file, "--out", str(out), *SMALL, "--steps", "100", "--eval-every", "50"]
+    assert train.main(argv) == 0
+    assert signal.getsignal(signal.SIGINT) is before
+    said, complained = capsys.readouterr()
+    assert "stopping after this step" in complained and "nats per character" in said
+    assert [row["step"] for row in rows_of(out)] == [1, 2, 3, 4, 5], "the step is finished"
     run.read_run(out)
 
 
@@ -384,13 +372,14 @@ def test_an_unfinished_build_is_told_in_one_line(text_file, tmp_path, monkeypatc
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a closed pipe is another error there")
-def test_a_reader_that_goes_away_leaves_no_traceback(finished):
-    if finished.name == "char":
-        pytest.skip("one process is enough: the tokenizer plays no part")
-    command = [sys.executable, "-m", "p05_gpt.sample", "--run", str(finished), "--tokens", "20"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    process.stdout.close()
-    assert process.stderr.read() == b"" and process.wait(timeout=60) == 0
+def test_a_reader_that_goes_away_leaves_no_traceback(finished, monkeypatch, capsys):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w", encoding="utf-8") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        assert sample.main(["--run", str(finished), "--tokens", "20"]) == 0
+        pipe.write("what is left when the process ends")
+    assert not capsys.readouterr().err
 
 
 def test_auto_is_the_cpu_where_there_is_no_cuda(monkeypatch):
