@@ -248,13 +248,16 @@ def busy(repeats: int) -> None:
     """
     cores = os.cpu_count() or 1
     spinning = {"GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "200"}
+    spinning["OPENBLAS_NUM_THREADS"] = str(cores)
     numbers = sorted({1, max(cores // 2, 1), max(cores - 1, 1), cores})
     ways = {f"spinning, {cores} threads": spinning | {"OMP_NUM_THREADS": str(cores)}}
     ways |= {f"as here, {n} thread{'s' * (n > 1)}": {"OMP_NUM_THREADS": str(n)} for n in numbers}
     with tempfile.TemporaryDirectory() as folder:
         train = ["p05_gpt.train", "--steps", "60", "--eval-every", "60", "--overwrite"]
+        engine = ["--engine", "p02_tensors", "--steps", "10"]
         commands = {
             "python -m p05_gpt.train --steps 60": [*train, "--out", folder],
+            "... --engine p02_tensors --steps 10": [*train[:1], *engine],
             "pytest p04_attention/test_build.py": ["pytest", "-q", "p04_attention/test_build.py"],
         }
         for what, arguments in commands.items():

@@ -3,12 +3,11 @@
 By default OpenMP's threads, and with them PyTorch's, wait for each other by spinning for
 milliseconds: on a core that another program wants, the one that all wait for does not get its turn.
 Here they spin for some fifty microseconds, which is about what lies between two operations, and
-then sleep; sleeping at once costs a quiet machine half as much again. NumPy's OpenBLAS cannot be
-told to sleep: beside one busy program its two threads took six times as long for a step of the GPT
-on NumPy, one takes as long as before, and quiet a tenth more. So NumPy gets one, except where
-PyTorch may multiply with OpenBLAS too. The runtimes read these variables when they are loaded, so
-this is imported before NumPy and PyTorch; child processes and torchrun's workers inherit them. What
-is set already stays as it is.
+then sleep; sleeping at once costs a quiet machine half as much again. NumPy's OpenBLAS has no such
+setting: beside one busy program, a step of the GPT on NumPy took six times as long with two threads
+and as long as before with one, which costs a quiet machine a tenth. So it gets one. The runtimes
+read these variables when they are loaded, so this is imported before NumPy and PyTorch; child
+processes and torchrun's workers inherit them. What is set already stays as it is.
 """
 
 import os
@@ -18,6 +17,5 @@ import sys
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # GNU's runtime; by default 300,000
     os.environ.setdefault("KMP_BLOCKTIME", "1")  # Intel's and LLVM's, in milliseconds; 200
-torchs_own = sys.platform == "linux" and platform.machine() != "x86_64"
-if "OMP_NUM_THREADS" not in os.environ and not torchs_own:
+if sys.platform != "linux" or platform.machine() == "x86_64":  # PyTorch has another BLAS there
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
