@@ -1,11 +1,10 @@
 """Delete a line of the GPT and see what it was for: python -m p05_gpt.break_it
 
-One sabotage for every line of Block and GPT that can be deleted or made to do nothing, two for the
-sizes in init.py, and the usual mistakes in the loss, the batches, the validation loss and the
-sampling. The experiment trains a small GPT on the characters of Tiny Shakespeare, about ten seconds
-a run; as in the training command it starts from init_weights. Lines that can be otherwise without
-harm (a head with bias, another initialisation) are no sabotage: python -m p05_gpt.measure choices
-has those.
+One sabotage for every line of Block and GPT that can be deleted or disabled, two for init.py, and
+the usual mistakes in the loss, the batches, the validation and the sampling. The experiment trains
+a small GPT, initialised by init_weights, on the characters of Tiny Shakespeare, about ten seconds a
+run. Alternatives that do no harm (a head with bias, another initialisation) are not sabotages; they
+are measured by python -m p05_gpt.measure choices.
 """
 
 from __future__ import annotations
@@ -29,35 +28,35 @@ from .train import learning_rate
 N_EMBD, N_HEAD, N_LAYER, BLOCK_SIZE = 64, 4, 4, 32
 BATCH_SIZE, STEPS, LR, FAST = 12, 700, 5e-3, 8
 VALIDATION = 20_000  # characters
-SMOOTH = 50  # steps in one mean of the training loss
-EVERY = 10  # steps in one point of a figure
-NEAR = 0.03  # nats per character: twice the noise of such a mean
-TOO_GOOD = 1.0  # nats per character that no honest model of this size reaches
+SMOOTH = 50  # steps averaged into one mean of the training loss
+EVERY = 10  # steps averaged into one point of a figure
+NEAR = 0.03  # nats per character: twice the noise of a mean over SMOOTH steps
+TOO_GOOD = 1.0  # nats per character: lower than any honest model of this size reaches
 WRITTEN = 160  # characters of the sample
-WINDOW = 8  # characters that have to come again to count as a repetition
+WINDOW = 8  # characters that must occur again to count as a repetition
 NOTHING = "nothing"
 
 
 @dataclass
 class Numbers:
-    """One module, trained twice; losses in nats per character."""
+    """What is measured on one variant, trained twice; losses in nats per character."""
 
     val_loss: float
     fast_val_loss: float  # after half the steps at FAST times the learning rate
     train_loss: float  # mean of the last SMOOTH steps
     first_loss: float
     curve_shows: str  # see alarm
-    text_loss: float  # of counting pairs of characters, on the text that it writes
-    text_repeats: float  # the share of that text's windows of WINDOW that came before in it
+    text_loss: float  # of a bigram model on the sample
+    text_repeats: float  # share of the sample's windows of WINDOW characters seen before in it
     sample: str
     curve: list[float]  # the training loss of every step
     fast_curve: list[float]
-    bigram: float  # the loss of counting pairs of characters
+    bigram: float  # the validation loss of a bigram model (counting pairs)
 
 
 @cache
 def corpus():
-    """The tokenizer, ids to train on, ids to validate on, the loss of counting pairs."""
+    """The tokenizer, the training ids, the validation ids, and the loss of a bigram model."""
     train_text, val_text = run.split_text(run.read_text(None))
     tokenizer = run.train_tokenizer("char", train_text, 0)
     train_ids = run.encode(tokenizer, train_text)
@@ -66,7 +65,7 @@ def corpus():
 
 
 def experiment(build=listing, init=shipped_init, seed: int = 1337, steps: int = STEPS) -> Numbers:
-    """Train the module's GPT on characters, and once more at a learning rate that is too high."""
+    """Train the module's GPT at the usual learning rate and at one that is FAST times as high."""
     tokenizer, train_ids, val_ids, bigram = corpus()
     set_weights = init.init_weights
     model, curve = trained(build, seed, steps, init=set_weights)
@@ -93,10 +92,10 @@ def experiment(build=listing, init=shipped_init, seed: int = 1337, steps: int = 
 def trained(
     build, seed, steps, lr=LR, n_embd=N_EMBD, n_layer=N_LAYER, fraction=1.0, init=init_weights
 ):
-    """The module's GPT after some steps on a part of the text, and the training loss of each.
+    """Train the module's GPT: returns the model and the training loss of each step.
 
-    The same seed gives the same weights to begin with and the same batches; without `init` the
-    weights are PyTorch's own.
+    `fraction` is the part of the training text that is used. The seed determines initial weights
+    and batches. With init=None the initialisation is PyTorch's.
     """
     from tqdm import trange
 
@@ -128,19 +127,19 @@ def mean(numbers: list[float]) -> float:
 
 
 def repeats(text: str) -> float:
-    """The share of the windows of a text that have come before in it."""
+    """The share of the windows of WINDOW characters that occur earlier in the text."""
     windows = [text[i : i + WINDOW] for i in range(len(text) - WINDOW + 1)]
     return 1 - len(set(windows)) / len(windows)
 
 
 def alarm(curve: list[float], vocab: int, bigram: float) -> str:
-    """What a training curve gives away to someone who has no healthy one to lay beside it.
+    """What a training curve shows to someone without a healthy one to compare with.
 
-    They know three losses: that of guessing, ln(vocab), where every run begins; that of counting
-    pairs, which attention has to beat; and one that is too good to be true.
+    They know three losses: that of guessing, ln(vocab), where every run begins; that of a bigram
+    model, which attention has to beat; and TOO_GOOD.
     """
     if not all(map(math.isfinite, curve)):
-        return "not a number"
+        return "NaN or infinite"
     if abs(curve[0] / math.log(vocab) - 1) > 0.1:
         return "a wrong start"
     if min(mean(curve[i : i + SMOOTH]) for i in range(0, len(curve), SMOOTH)) < TOO_GOOD:
@@ -151,7 +150,7 @@ def alarm(curve: list[float], vocab: int, bigram: float) -> str:
 
 
 def figure(healthy: list[Numbers], broken: list[Numbers]):
-    """Training curves at both learning rates, above the losses of guessing and counting pairs."""
+    """Training curves at both learning rates, with the losses of guessing and of a bigram model."""
     from p01_autograd.lab.figures import BROKEN, HEALTHY, REFERENCE, subplots
 
     fig, axes = subplots(1, 2, width=9.0)
@@ -186,22 +185,22 @@ def figure(healthy: list[Numbers], broken: list[Numbers]):
 
 
 def hidden(healthy: Numbers, broken: Numbers, low: float, high: float = math.inf) -> bool:
-    """Worse by `low` to `high`, and nothing in the training curve says so."""
+    """Worse in validation loss by `low` to `high`, while the training curve shows no alarm."""
     return low < broken.val_loss - healthy.val_loss < high and broken.curve_shows == NOTHING
 
 
 def harmless(healthy: Numbers, broken: Numbers) -> bool:
-    """No better reason to put the line back than a tenth of a nat."""
+    """Worse by less than 0.1 nats per character, and no alarm."""
     return hidden(healthy, broken, -math.inf, 0.1)
 
 
 def hardy(healthy: Numbers, broken: Numbers) -> bool:
-    """As good as healthy, within 0.1, at the learning rate that is too high."""
+    """Within 0.1 nats per character of healthy at the high learning rate."""
     return broken.fast_val_loss < healthy.fast_val_loss + 0.1
 
 
-def refused(broken, words: str) -> bool:
-    """Whether the run ended with an error that says so."""
+def refused(broken: Numbers, words: str) -> bool:
+    """Whether the run ended with an error whose message contains `words`."""
     return words in getattr(broken, "error", "")
 
 

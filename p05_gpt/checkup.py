@@ -1,12 +1,13 @@
-"""Examine any language model from outside: python -m p05_gpt.checkup TARGET
+"""Black-box tests for any language model: python -m p05_gpt.checkup TARGET
 
     python -m p05_gpt.checkup runs/p05_gpt         a training run's model
     python -m p05_gpt.checkup my/p05_gpt.py        a file with the listing's names
     python -m p05_gpt.checkup mymodel:make --vocab 50257 --block-size 128
     python -m p05_gpt.checkup --demo               every sabotage of chapters 4 and 5
 
-A law is a function of a Subject that does one experiment and gives a Finding or None. Nothing is
-known of the model's parts. The thresholds lie between what sound and what broken models showed.
+A law is a property of every sound language model. Each is a function that does one experiment on a
+Subject and returns a Finding or None, without assumptions about the model's parts. The thresholds
+lie between the values measured on sound and on broken models (python -m p05_gpt.test_checkup).
 Shapes: B batch, T time, V vocabulary.
 """
 
@@ -36,23 +37,23 @@ from . import break_it, build, mine, run
 from .init import init_weights
 from .train import run_command, without_reader
 
-MOVES = 2e-5  # change of an output, in units of the spread of all; rounding moves up to 3e-6
-SEEN = 1e-6  # the same for what ought to move: exactly zero where nothing connects them
-OWN = 0.5, 0.25  # own effect over that of the past, fresh and trained; sound from 0.06 and 0.42 on
-FIRST_LOSS = 0.7, 0.1  # off by so many nats and by such a share of ln V
-STEPS, RATES, TOKENS = 150, (3e-3, 1e-2), 128  # learning by heart
-BY_HEART = 0.25  # of ln V; sound models come below 0.12
-SCALE_OFF = 0.05
-HANDED_ON = 0.3  # cosine of a block's input and output; sound from 0.9 on, without residual 0.07
-GAIN = 1.5  # of a block's input in its output; sound 1.0, doubled 2
-GROWTH, LARGE = 2.0, 10.0  # every block's output over the last one's; only where it becomes large
-CLEAR = 0.85  # cost of the next token over that of others; 0 where right, 0.94 of a mixture
-CYCLE = 23  # tokens of the text whose next token is certain
+MOVES = 2e-5  # a changed output, as a share of the logits' spread; rounding causes up to 3e-6
+SEEN = 1e-6  # an output that should change, in the same unit; exactly 0 if nothing connects the two
+OWN = 0.5, 0.25  # effect of a token on its own output over that of the past, fresh and trained
+FIRST_LOSS = 0.7, 0.1  # largest deviation from ln V: nats, share of ln V
+STEPS, RATES, TOKENS = 150, (3e-3, 1e-2), 128  # of overfitting one batch
+BY_HEART = 0.25  # largest final loss, as a share of ln V; sound models come below 0.12
+SCALE_OFF = 0.05  # largest relative error of the attention scale
+HANDED_ON = 0.3  # least cosine of a block's input and output; sound above 0.9, no residual 0.07
+GAIN = 1.5  # largest share of a block's input in its output; sound 1.0, input added twice 2
+GROWTH, LARGE = 2.0, 10.0  # a stream explodes: growth factor of every block, final size
+CLEAR = 0.85  # largest cost of the next token over that of others; right 0, mixed up 0.94
+CYCLE = 23  # period of the text in which each token determines the next
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What is wrong, the numbers that show it, and which line to look at."""
+    """What is wrong, the measured evidence, and which line to look at."""
 
     name: str
     evidence: str
@@ -73,7 +74,7 @@ LOOKS_LIKE = {
 
 
 def finding(name: str, evidence: str, look_at: str) -> Finding:
-    """A finding whose advice ends with the sabotages of this book that look like it."""
+    """A Finding; its advice ends with the sabotages of this book that have the same symptom."""
     project, _, names = LOOKS_LIKE.get(name, "").partition(": ")
     similar = f"; it looks like python -m {project}.break_it {names}" if names else ""
     return Finding(name, evidence, look_at + similar)
@@ -85,20 +86,23 @@ def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 
 def windows(data: torch.Tensor, block_size: int, batch_size: int, generator=None):
-    """Random windows of data (N,), and the same one token later: (batch_size, block_size) each."""
+    """Random windows of data (N,) and their targets: (batch_size, block_size) each."""
     starts = torch.randint(len(data) - block_size, (batch_size,), generator=generator)
     at = starts[:, None] + torch.arange(block_size)
     return data[at], data[at + 1]
 
 
 class Subject:
-    """The model under examination: fresh copies, tokens to give it, its logits."""
+    """The model under examination: makes fresh copies, random inputs and checked logits.
+
+    The arguments are those of `examine`. Raises UsageError for a model that cannot be examined.
+    """
 
     def __init__(self, make, vocab, block_size, loss=None, get_batch=None, seed=1337):
         self.make, self.vocab, self.block_size, self.seed = make, vocab, block_size, seed
         self.loss, self.get_batch = loss, get_batch
         self.generator = torch.Generator().manual_seed(seed)
-        self.with_targets = False  # whether all logits come only when targets are given
+        self.with_targets = False  # whether the model needs targets to return all logits
         self.model = self.fresh()
         if self.fresh() is self.model:
             raise UsageError("make() returns the same model twice; let it build a fresh one")
@@ -111,7 +115,7 @@ class Subject:
                     self.lengths.append(T)
 
     def fresh(self, seed: int = 0) -> nn.Module:
-        """A new model in training mode, from the examination's seed or that many further on."""
+        """A new model in training mode, made with the examination's seed plus `seed`."""
         torch.manual_seed(self.seed + seed)
         with blamed("make()"):
             model = self.make()
@@ -124,12 +128,12 @@ class Subject:
         return torch.randint(self.vocab, (B, T), generator=self.generator)
 
     def others(self, idx: torch.Tensor) -> torch.Tensor:
-        """Another random id in every place."""
+        """Random ids that differ from idx in every place, (B, T)."""
         shift = torch.randint(1, max(self.vocab, 2), idx.shape, generator=self.generator)
         return (idx + shift) % self.vocab
 
     def forward(self, model: nn.Module, idx: torch.Tensor) -> torch.Tensor:
-        """The model's logits (B, T, V); UsageError says what came instead."""
+        """The model's logits (B, T, V), float32 on the CPU; raises UsageError for anything else."""
         parameter = next(model.parameters(), None)
         device = idx.device if parameter is None else parameter.device
         arguments = (idx.to(device).contiguous(),) * (2 if self.with_targets else 1)
@@ -151,7 +155,7 @@ class Subject:
         return logits if logits.device.type == "meta" else logits.to("cpu").float()
 
     def read_first(self, idx: torch.Tensor) -> torch.Tensor:
-        """The first logits of all; where only the last position's come, try it with targets."""
+        """The first logits; a model that returns only the last position's is given targets."""
         try:
             logits = self.forward(self.model, idx)
         except UsageError as error:
@@ -161,11 +165,11 @@ class Subject:
             except UsageError:
                 raise error from None
         if logits.device.type == "meta":
-            raise UsageError("the model lives on the device meta, without numbers; move it to cpu")
+            raise UsageError("the model is on the meta device, without data; move it to the CPU")
         return logits
 
     def measured(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """The given loss, or cross-entropy."""
+        """The loss in nats per token, by the given function or by cross-entropy."""
         if self.loss is None:
             return cross_entropy(logits, targets)
         with blamed(f"loss, given logits {tuple(logits.shape)} and targets"):
@@ -178,7 +182,7 @@ class Subject:
         return lambda idx: self.forward(model, idx)[..., : self.vocab]
 
     def modes(self):
-        """Fresh and trained, in evaluation and in training: (name, function from ids to logits)."""
+        """Yield (name, function from ids to logits): fresh and trained model, in either mode."""
         for when, model in (("fresh", self.model), ("trained", self.trained.model)):
             for mode in ("evaluation", "training"):
                 model.train(mode == "training")
@@ -187,7 +191,7 @@ class Subject:
 
     @cached_property
     def trained(self) -> Training:
-        """The model that has learned random tokens by heart, or tried to, at either rate."""
+        """The model overfitted on random tokens, at the first of RATES that succeeds."""
         for rate in RATES:
             training = Training(self, rate)
             if training.success:
@@ -196,7 +200,7 @@ class Subject:
 
     @cached_property
     def randomness(self) -> float:
-        """How far the fresh model in evaluation is from itself, after another random state."""
+        """The difference between two evaluations of the same ids, as a share of the spread."""
         function = self.function(self.model.eval())
 
         def later(x):
@@ -208,17 +212,17 @@ class Subject:
 
     @cached_property
     def blocks(self) -> list[Step]:
-        """What each block of the fresh model does to the stream."""
+        """What each block of the fresh model does to the residual stream."""
         return through_blocks(self)
 
     @cached_property
     def watched(self) -> list[Attention]:
-        """The attentions of the fresh model on random ids."""
+        """The attention calls of the fresh model on random ids."""
         return attentions_on(self, self.model, self.tokens(2, prime_length(self)))
 
 
 class Training:
-    """A batch of random tokens learned by heart, in evaluation mode: no dropout in the way."""
+    """Overfits one batch of random tokens with AdamW, in evaluation mode to avoid dropout."""
 
     def __init__(self, subject: Subject, rate: float):
         self.rate, self.losses = rate, []
@@ -249,18 +253,18 @@ class Training:
         return bool(self.losses) and self.losses[-1] < self.goal
 
 
-# The laws, causes before what follows from them
+# The laws, causes before consequences
 
 
 def not_a_number(s: Subject) -> Finding | None:
-    """Logits, loss and gradients are finite, at any length, fresh and while learning."""
+    """Logits, loss and gradients are finite, at any length, before and during training."""
     look_at = (
-        "rows of scores that are masked from end to end, a division by zero, a logarithm or a root "
-        "of zero, weights that were never initialised"
+        "rows of scores that are masked entirely, a division by zero, the logarithm or square root "
+        "of zero, uninitialised weights"
     )
     for name, p in s.model.named_parameters():
         if not p.isfinite().all():
-            return finding("not a number", f"{name} begins with NaN or infinite values", look_at)
+            return finding("not a number", f"{name} starts with NaN or infinite values", look_at)
     for T in s.lengths:
         for mode in (False, True):
             logits = s.forward(s.model.train(mode), s.tokens(2, T))[..., : s.vocab]
@@ -280,19 +284,19 @@ def not_a_number(s: Subject) -> Finding | None:
             loss.backward()
     bad = [n for n, p in model.named_parameters() if p.grad is not None and not finite(p.grad)]
     if bad:
-        evidence = f"the loss is {loss.item():.2f}, the gradient of {listed(bad)} NaN or infinite"
+        evidence = f"the loss is {loss.item():.2f}; NaN or infinite gradients: {listed(bad)}"
         return finding("not a number", evidence, look_at)
     losses = s.trained.losses
     if losses and not math.isfinite(losses[-1]):
         evidence = (
             f"the loss is {losses[0]:.2f} at first and {losses[-1]} after {len(losses)} steps"
         )
-        return finding("not a number", f"{evidence} at a rate of {s.trained.rate}", look_at)
+        return finding("not a number", f"{evidence} at learning rate {s.trained.rate}", look_at)
     return None
 
 
 def sees_the_future(s: Subject) -> Finding | None:
-    """Other tokens from position p on change no output before p."""
+    """Changing the tokens from position p on changes no output before p."""
     for mode, function in s.modes():
         for T in s.lengths:
             idx = s.tokens(2, T)
@@ -303,18 +307,18 @@ def sees_the_future(s: Subject) -> Finding | None:
                 if before.max() > MOVES:
                     return finding(
                         "sees the future",
-                        f"other tokens from position {p} on move the output at position "
-                        f"{int(before.argmax())}, which is earlier, by {before.max():.2g} of the "
-                        f"logits' spread ({T} tokens, {mode})",
-                        "the causal mask: is it there, -inf and not 0, before the softmax, with "
-                        "the diagonal but nothing above it; then each reshape that could mix "
+                        f"changing the tokens from position {p} on changes the earlier output at "
+                        f"position {int(before.argmax())} by {before.max():.2g} of the logits' "
+                        f"spread ({T} tokens, {mode})",
+                        "the causal mask: it must set the scores above the diagonal, and only "
+                        "those, to -inf before the softmax; then each reshape that could mix "
                         "positions, and each mean or norm over the time axis",
                     )
     return None
 
 
 def batch_rows_mix(s: Subject) -> Finding | None:
-    """Another row of the batch changes nothing, and neither does the row's own place in it."""
+    """A row's output depends neither on the other rows of the batch nor on its place among them."""
     look_at = (
         "each view, reshape and transpose that touches the batch axis; each mean, norm or softmax "
         "over it, BatchNorm included; anything indexed by the row's number"
@@ -325,48 +329,51 @@ def batch_rows_mix(s: Subject) -> Finding | None:
         changed[1] = s.others(idx[1])
         other = moved(function, idx, changed)[[0, 2]].max().item()
         if other > MOVES:
-            evidence = f"another second row moves the first and third by {other:.2g} of the spread"
+            evidence = (
+                f"changing the second row changes the outputs of the first and third by "
+                f"{other:.2g} of the spread"
+            )
             return finding("batch rows mix", f"{evidence} ({mode})", look_at)
-        if "evaluation" in mode and s.randomness <= MOVES:  # dropout would drop elsewhere
+        if "evaluation" in mode and s.randomness <= MOVES:  # dropout depends on the order of rows
             turned = difference(function, idx, lambda x, f=function: f(x[[2, 0, 1]])[[1, 2, 0]])
             if turned.max() > 10 * MOVES:
-                evidence = f"the same rows in another order differ by {turned.max():.2g}"
+                evidence = f"reordering the rows changes their outputs by {turned.max():.2g}"
                 return finding("batch rows mix", f"{evidence} of the spread ({mode})", look_at)
     return None
 
 
 def ignores_the_past(s: Subject) -> Finding | None:
-    """Other tokens before the last one change the last output."""
+    """Changing the tokens before the last one changes the last output."""
     T = s.block_size
     if T < 2 or s.vocab < 2 or influence(s, s.model)[1] > SEEN or not s.trained.losses:
         return None
     effect = influence(s, s.trained.model)[1]
     if effect > SEEN:
-        return None  # projections that began at zero
+        return None  # output projections that are initialised to zero
     return finding(
         "ignores the past",
-        f"other tokens in all {T - 1} earlier places move the last output by {effect:.1g} of the "
-        f"logits' spread, also after {len(s.trained.losses)} steps",
-        "whether each block adds attention's output to its stream, and whether attention mixes "
-        "values over the time axis (after a transpose heads come before time)",
+        f"changing all {T - 1} earlier tokens changes the last output by {effect:.1g} of the "
+        f"logits' spread, even after {len(s.trained.losses)} training steps",
+        "whether each block adds attention's output to the residual stream, and whether attention "
+        "mixes values over the time axis (after the transpose, heads come before time)",
     )
 
 
 def ignores_the_token_itself(s: Subject) -> Finding | None:
-    """Another token in a place changes the output there, and each block hands on what came in.
+    """Changing a token changes its own output, and each block passes its input on.
 
-    Where embeddings are small the past moves a fresh model's output far more than the token itself;
-    after some training no longer.
+    In a fresh model with small embeddings the past may have far more effect than the token itself,
+    but not after some training.
     """
     look_at = (
-        "the residuals x + attention(...) and x + mlp(...), the token embedding in the sum that "
-        "enters the first block, a mask that shuts out the diagonal"
+        "the residual connections x + attention(...) and x + mlp(...), the token embedding in the "
+        "input of the first block, a mask that excludes the diagonal"
     )
     fresh, trained = influence(s, s.model), influence(s, s.trained.model)
     if all(own <= share * past or own < SEEN for (own, past), share in zip((fresh, trained), OWN)):
         evidence = (
-            f"another token moves the output at its own place by {fresh[0]:.2g} of the logits' "
-            f"spread, other tokens before it by {fresh[1]:.2g}; after training {trained[0]:.2g} "
+            f"changing a token changes its own output by {fresh[0]:.2g} of the logits' spread, "
+            f"changing all tokens before it by {fresh[1]:.2g}; after training by {trained[0]:.2g} "
             f"and {trained[1]:.2g}"
         )
         return finding("ignores the token itself", evidence, look_at)
@@ -375,17 +382,17 @@ def ignores_the_token_itself(s: Subject) -> Finding | None:
     if not lost:
         return None
     evidence = (
-        f"nothing of its input is left in the output of block {', '.join(map(str, lost))} of "
-        f"{len(cosines)}: a cosine of {min(map(abs, cosines)):.2f}, where a residual gives nearly 1"
+        f"the output of block {', '.join(map(str, lost))} of {len(cosines)} does not contain its "
+        f"input: their cosine is {min(map(abs, cosines)):.2f}, with a residual connection near 1"
     )
     return finding("ignores the token itself", evidence, look_at)
 
 
 def blind_to_order(s: Subject) -> Finding | None:
-    """On a constant sequence only positions can tell one place from another.
+    """On one token repeated, logits or attention weights differ between positions.
 
-    Rotary positions and ALiBi give the same logits everywhere, too, but not uniform weights. What
-    has no attention to watch is asked whether two earlier tokens may change places.
+    (Rotary positions and ALiBi give equal logits there, but not uniform weights.) For a model
+    without observable attention: exchanging two earlier tokens changes the last output.
     """
     if s.block_size < 3 or s.vocab < 3 or not s.trained.success:
         return None
@@ -405,24 +412,24 @@ def blind_to_order(s: Subject) -> Finding | None:
     uniform = bool(seen) and all(is_uniform(a.weights) for a in seen)
     if apart > 1e-4 or not (uniform or exchange < SEEN):
         return None
-    weights = f" and the weights of {len(seen)} attentions are uniform" if uniform else ""
-    exchanged = f"; two exchanged tokens move the next output by {exchange:.1g} of the spread"
+    weights = f" and the attention weights ({len(seen)} calls) are uniform" if uniform else ""
+    exchanged = f"; exchanging two tokens changes the next output by {exchange:.1g} of the spread"
     return finding(
         "blind to order",
-        f"on one token repeated {T} times the logits at all places are equal within {apart:.1g} of "
-        f"their spread{weights}{'' if uniform else exchanged}",
-        "the sum of token and position embedding; where positions are counted, it is the time axis "
-        "(arange(T)) and not rows or heads; rotary or ALiBi on the scores",
+        f"on one token repeated {T} times the logits at all positions are equal within {apart:.1g} "
+        f"of their spread{weights}{'' if uniform else exchanged}",
+        "the sum of token and position embeddings; whether positions count along the time axis "
+        "(arange(T)), not along rows or heads; rotary or ALiBi on the scores",
     )
 
 
 def parameters_without_gradient(s: Subject) -> Finding | None:
-    """Every parameter gets a gradient: in the first batches, or while a batch is learned."""
+    """Every parameter gets a nonzero gradient, in the first batches or while overfitting one."""
     model = s.fresh()
     left = {name for name, p in model.named_parameters() if p.requires_grad}
     total = len(left)
     if not left:
-        evidence = "the model has no parameter that is to learn"
+        evidence = "the model has no trainable parameter"
         return finding("parameters without gradient", evidence, "nn.Parameter, requires_grad")
     left &= s.trained.without_gradient
     for _ in range(4):
@@ -436,31 +443,31 @@ def parameters_without_gradient(s: Subject) -> Finding | None:
         left -= with_gradient(model, left)
     if not left:
         return None
-    never = "none of them while a batch was learned by heart"
     return finding(
         "parameters without gradient",
-        f"{len(left)} of {total} get none: {listed(in_order(model, left))}; {never}",
+        f"{len(left)} of {total} get none, in fresh models and while one overfits a batch: "
+        f"{listed(in_order(model, left))}",
         "whether forward uses them; a detach, .data or no_grad on their way to the loss; two "
-        "factors that both begin at zero",
+        "factors that are both initialised to zero",
     )
 
 
 def random_in_evaluation(s: Subject) -> Finding | None:
-    """After model.eval() the same ids give the same logits, whatever came between."""
+    """After model.eval() the same ids give the same logits, whatever was computed in between."""
     if s.randomness <= MOVES:
         return None
     return finding(
         "random in evaluation",
         f"the same ids twice after model.eval(): the logits differ by {s.randomness:.2g} of their "
         f"spread",
-        "dropout that does not ask self.training (functional dropout, dropout_p of scaled_dot_"
-        "product_attention), modules in a plain list, which eval() does not reach; anything that "
-        "forward keeps from call to call",
+        "dropout that ignores self.training (functional dropout, dropout_p of scaled_dot_"
+        "product_attention); modules in a plain list, which eval() does not reach; state that "
+        "forward keeps between calls",
     )
 
 
 def state_is_incomplete(s: Subject) -> Finding | None:
-    """What state_dict holds turns a model of another seed into the same model."""
+    """Loading a model's state_dict makes a model of another seed compute the same."""
     model, idx = s.fresh(), s.tokens(2, s.block_size)
     with torch.no_grad():
         for _ in range(3):
@@ -477,17 +484,17 @@ def state_is_incomplete(s: Subject) -> Finding | None:
     try:
         loaded.load_state_dict(state)
     except Exception as error:
-        evidence = f"load_state_dict refuses what state_dict gave: {first_line(error)}"
+        evidence = f"load_state_dict refuses the output of state_dict: {first_line(error)}"
         return finding("state is incomplete", evidence, look_at)
     off = difference(s.function(model.eval()), idx, s.function(loaded.eval())).max().item()
     if off <= 10 * MOVES:
         return None
-    evidence = f"a model of another seed, given this one's state_dict, differs by {off:.2g}"
+    evidence = f"a model of another seed that loads this one's state_dict differs by {off:.2g}"
     return finding("state is incomplete", f"{evidence} of the logits' spread", look_at)
 
 
 def first_loss_is_off(s: Subject) -> Finding | None:
-    """A fresh model knows nothing: its loss on random tokens is ln V."""
+    """A fresh model knows nothing: its loss on random tokens is near ln V."""
     T = s.block_size
     text = s.tokens(math.ceil(512 / T), T + 1)
     with torch.no_grad():
@@ -498,15 +505,18 @@ def first_loss_is_off(s: Subject) -> Finding | None:
     if abs(given - guess) <= room:
         return None
     spread = logits[..., : s.vocab].std(-1).mean()
-    look_at = f"the initialisation: the logits spread by {spread:.2g}, and 0.6 or less would do"
+    look_at = (
+        f"the initialisation: the logits have a standard deviation of {spread:.2g}; it should be "
+        "0.6 or less"
+    )
     if abs(own - guess) <= room:
         look_at = f"loss: cross-entropy of the same logits is {own:.2f}, the mean over all tokens"
-    evidence = f"the first loss is {given:.2f}, that of guessing ln {s.vocab} = {guess:.2f}"
+    evidence = f"the first loss is {given:.2f}; a uniform guess costs ln {s.vocab} = {guess:.2f}"
     return finding("first loss is off", evidence, look_at)
 
 
 def softmax_over_the_wrong_axis(s: Subject) -> Finding | None:
-    """The weights that mix the values sum to 1 over the keys."""
+    """Attention weights sum to 1 over the keys."""
     for n, a in enumerate(s.watched):
         if a.sums_over in ("keys", "neither"):
             continue
@@ -515,50 +525,51 @@ def softmax_over_the_wrong_axis(s: Subject) -> Finding | None:
         what = "no softmax between scores and values: " if not along else ""
         return finding(
             "softmax over the wrong axis",
-            f"{what}the weights of a mixture of values (attention {n + 1} of {len(s.watched)}) sum "
-            f"to between {sums.min():.2f} and {sums.max():.2f}, not to 1{along}",
+            f"{what}attention weights (call {n + 1} of {len(s.watched)}) sum over the keys to "
+            f"{sums.min():.2f} to {sums.max():.2f}, not to 1{along}",
             "the dim of attention's softmax: the last one of scores (..., Tq, Tk)",
         )
     return None
 
 
 def scores_are_not_scaled(s: Subject) -> Finding | None:
-    """Scores are dot products over the root of the head size."""
+    """Attention scores are dot products divided by the square root of the head size."""
     for n, a in enumerate(s.watched):
         if a.scale is None or abs(a.scale * math.sqrt(a.head_size) - 1) <= SCALE_OFF:
             continue
         return finding(
             "scores are not scaled",
-            f"scores are {a.scale:.4g} times the dot products of vectors of {a.head_size}, and "
-            f"1 / sqrt({a.head_size}) is {a.head_size**-0.5:.4g} (attention {n + 1} of "
+            f"scores are {a.scale:.4g} times the dot products; with a head size of {a.head_size} "
+            f"the factor is 1 / sqrt({a.head_size}) = {a.head_size**-0.5:.4g} (call {n + 1} of "
             f"{len(s.watched)})",
-            "q @ k.transpose(-2, -1) / math.sqrt(hs): divided once, by the root of a head's size, "
-            "not of n_embd's",
+            "q @ k.transpose(-2, -1) / math.sqrt(hs): divided once, by the square root of the head "
+            "size, not of n_embd",
         )
     return None
 
 
 def stream_grows(s: Subject) -> Finding | None:
-    """A block hands on its input once, and the stream does not explode from block to block."""
+    """A block adds its input once, and the residual stream does not explode with depth."""
     gains = [step.gain for step in s.blocks if math.isfinite(step.gain)]
     sizes = [step.after for step in s.blocks]
     ratios = [b / max(a, 1e-30) for a, b in pairwise(sizes)]  # the first may meet small embeddings
     if gains and median(gains) > GAIN:
-        evidence = f"a block gives back {median(gains):.2f} times its input"
+        evidence = f"a block's output contains {median(gains):.2f} times its input"
     elif ratios and min(ratios) > GROWTH and sizes[-1] > LARGE:
-        evidence = f"from block to block it grows {min(ratios):.2f} times or more"
+        evidence = f"it grows by a factor of at least {min(ratios):.2f} per block"
     else:
         return None
     return finding(
         "stream grows",
-        f"{evidence}; its root mean square after each is {', '.join(f'{x:.3g}' for x in sizes)}",
-        "what each block adds: x + f(norm(x)), x once, the LayerNorm before attention and MLP, "
-        "the size of their last projections",
+        f"{evidence}; root mean square of the stream after each block: "
+        f"{', '.join(f'{x:.3g}' for x in sizes)}",
+        "each block's sum x + f(norm(x)), with x once; the LayerNorm before attention and before "
+        "the MLP; the size of their output projections",
     )
 
 
 def cannot_learn_by_heart(s: Subject) -> Finding | None:
-    """A batch of random tokens is learned by heart, at one of two learning rates."""
+    """The model overfits one batch of random tokens, at one of two learning rates."""
     t = s.trained
     if t.success or not t.losses:
         return None
@@ -566,13 +577,13 @@ def cannot_learn_by_heart(s: Subject) -> Finding | None:
         "cannot learn by heart",
         f"{len(t.losses)} steps on one batch of {TOKENS} random tokens take the loss from "
         f"{t.losses[0]:.2f} to {t.losses[-1]:.2f} (AdamW at {t.rate}; at {RATES[0]} no better)",
-        "a softmax on logits that the loss normalises again, a path to the weights that is cut, a "
-        "part that forgets what came in; then the initialisation",
+        "a softmax before the loss, which has its own; weights that are cut off from the loss; a "
+        "layer that discards its input; then the initialisation",
     )
 
 
 def targets_are_not_the_next_token(s: Subject) -> Finding | None:
-    """On a text whose next token is certain, logits that are certain of it cost the least."""
+    """Where each token determines the next, the loss is lowest for logits that predict it."""
     if s.loss is None and s.get_batch is None:
         return None
     costs = costs_of_certainty(s)
@@ -585,9 +596,9 @@ def targets_are_not_the_next_token(s: Subject) -> Finding | None:
         "targets are not the next token",
         f"in a text in which each token determines the next, logits that are certain of the next "
         f"one cost {costs[1]:.2f}, those certain of {what.get(best, f'the one {best} places on')} "
-        f"{costs[best]:.2f}, of most others {median(costs):.2f}",
+        f"{costs[best]:.2f}, and the median is {median(costs):.2f}",
         "y = data[start + 1 : start + 1 + block_size] in get_batch; in loss, logits (B, T, V) and "
-        "targets (B, T) flattened in the same order",
+        "targets (B, T) must be flattened in the same order",
     )
 
 
@@ -608,12 +619,13 @@ def examine(
     get_batch: Callable | None = None,
     seed: int = 1337,
 ) -> list[Finding]:
-    """What is wrong with a language model, from outside; [] when nothing is.
+    """Examine a language model as a black box; returns [] if nothing is wrong.
 
-    `make()` returns a fresh nn.Module: ids (B, T) int64 -> logits (B, T, V), or a tuple that begins
-    with them, or an object with `.logits`. `loss(logits, targets)` and `get_batch(data, block_size,
-    batch_size, generator)` are examined, too, where they are given. Raises UsageError, in one line,
-    where the model cannot be examined. The global random state is left as it was.
+    `make()` returns a fresh nn.Module that maps ids (B, T) int64 to logits (B, T, V), to a tuple
+    whose first element they are, or to an object with `.logits`. `loss(logits, targets) -> scalar`
+    and `get_batch(data, block_size, batch_size, generator) -> x, y` are examined too, if given.
+    Raises UsageError, with a message of one line, if the model cannot be examined. Restores the
+    global random state.
     """
     state = torch.get_rng_state()
     try:
@@ -626,11 +638,11 @@ def examine(
     return found
 
 
-# What the laws measure
+# Measurements
 
 
 def influence(s: Subject, model: nn.Module) -> tuple[float, float]:
-    """How far the last output is moved by another last token, and by another past."""
+    """How much the last output changes with the last token, and with all tokens before it."""
     idx = s.tokens(8, s.block_size)
     itself, past = idx.clone(), idx.clone()
     itself[:, -1] = s.others(idx[:, -1])
@@ -640,7 +652,10 @@ def influence(s: Subject, model: nn.Module) -> tuple[float, float]:
 
 
 def attentions_on(s: Subject, model: nn.Module, idx: torch.Tensor) -> list[Attention]:
-    """The attentions of model(idx) in evaluation. Gradients stay on, or a fused form hides them."""
+    """The attention calls of model(idx) in evaluation mode.
+
+    Gradients stay enabled: without them PyTorch's encoder layers run as one fused operation.
+    """
     model.eval()
     arguments = (idx,) * (2 if s.with_targets else 1)
     device = next(model.parameters(), idx).device
@@ -648,7 +663,7 @@ def attentions_on(s: Subject, model: nn.Module, idx: torch.Tensor) -> list[Atten
 
 
 def prime_length(s: Subject) -> int:
-    """A length that is no other size of the model, if there is one."""
+    """A number of tokens that differs from all other sizes in the model, if there is one."""
     if len(s.lengths) == 1:
         return s.block_size
     sizes = {size for p in s.model.parameters() for size in p.shape} - {s.block_size}
@@ -659,7 +674,7 @@ def prime_length(s: Subject) -> int:
 
 
 def is_uniform(weights: torch.Tensor) -> bool:
-    """Whether in every row all weights that are not zero are one number."""
+    """Whether the nonzero weights of each row are equal."""
     weights = weights.float()
     shown = weights > 1e-9
     high = weights.amax(-1)
@@ -669,10 +684,11 @@ def is_uniform(weights: torch.Tensor) -> bool:
 
 @dataclass(frozen=True)
 class Step:
-    """What one block does to the stream: its size before and after, and what it hands on.
+    """What one block does to the residual stream.
 
-    Given its input many times as large, a block with a residual gives back `gain` times that, in
-    the same direction: `cosine` near 1.
+    `before` and `after` are its root mean square. On a very large input, which LayerNorm hides from
+    attention and MLP, a block with a residual connection returns `gain` times the input, in the
+    same direction (`cosine` near 1).
     """
 
     before: float
@@ -682,10 +698,10 @@ class Step:
 
 
 def through_blocks(s: Subject) -> list[Step]:
-    """The fresh model's blocks, in order, on random ids; [] where none are found.
+    """A Step for each block of the fresh model, on random ids; [] if no blocks are found.
 
-    Blocks are modules of one class in one list, each with parts of its own, that turn (B, T, C)
-    into the same shape and follow each other: experts of a mixture all read the same.
+    Blocks are modules of one class in one list, with submodules, that map (B, T, C) to the same
+    shape, each on a different input (unlike the experts of a mixture, which share one).
     """
     best: list[Step] = []
     idx = s.tokens(2, s.block_size)
@@ -707,7 +723,7 @@ def through_blocks(s: Subject) -> list[Step]:
 
 
 def recorded(s: Subject, blocks: list[nn.Module], idx: torch.Tensor) -> list[tuple]:
-    """(block, its input, its output, a function of the input alone) of each call."""
+    """(function that calls the block again on another input, its input, its output) per call."""
     calls = []
 
     def note(block, args, kwargs, output):
@@ -734,7 +750,7 @@ def recorded(s: Subject, blocks: list[nn.Module], idx: torch.Tensor) -> list[tup
 
 
 def step_of(again, given: torch.Tensor, output: torch.Tensor) -> Step:
-    """Size before and after, and what the block hands on of an input 1000 times as large."""
+    """Measure a Step; gain and cosine are those of an input 1000 times as large."""
 
     def size(x):
         return x.double().square().mean().sqrt().item()
@@ -748,15 +764,15 @@ def step_of(again, given: torch.Tensor, output: torch.Tensor) -> Step:
 
 
 def is_stream(x, idx: torch.Tensor) -> bool:
-    """Whether x is a stream of vectors for these ids: (B, T, C), or (T, B, C)."""
+    """Whether x has a vector for each of these ids: (B, T, C) or (T, B, C)."""
     shape = tuple(getattr(x, "shape", ()))
     return len(shape) == 3 and shape[:2] in (tuple(idx.shape), tuple(idx.shape[::-1]))
 
 
 def costs_of_certainty(s: Subject) -> list[float]:
-    """The loss, on a cycle of tokens, of logits certain of the token 0, 1, 2, ... places on.
+    """The loss, on a periodic text, of logits that predict the token 0, 1, 2, ... places ahead.
 
-    `get_batch` and `loss` say what the targets are.
+    The batches come from `get_batch` and the loss from `loss`, where they are given.
     """
     n = min(s.vocab, CYCLE)
     cycle = torch.randperm(s.vocab, generator=s.generator)[:n]
@@ -777,7 +793,7 @@ def costs_of_certainty(s: Subject) -> list[float]:
 
 
 def with_gradient(model: nn.Module, names: set[str]) -> set[str]:
-    """Those of the named parameters whose gradient is not zero everywhere."""
+    """Those of the named parameters that have a nonzero gradient."""
     return {
         name
         for name, p in model.named_parameters()
@@ -790,7 +806,7 @@ def in_order(model: nn.Module, names: set[str]) -> list[str]:
 
 
 def listed(names: list[str]) -> str:
-    """The first few names and how many more."""
+    """The first four names and the number of the others."""
     more = f" and {len(names) - 4} more" if len(names) > 4 else ""
     return ", ".join(names[:4]) + more
 
@@ -799,11 +815,11 @@ def finite(x: torch.Tensor) -> bool:
     return bool(x.isfinite().all())
 
 
-# Reading what a model returns, and saying what came
+# Outputs and errors
 
 
 def logits_of(output):
-    """The logits in what a model returns."""
+    """The logits in a model's output: a tensor, a tuple, a dict or an object."""
     if isinstance(output, dict):
         return output.get("logits")
     if isinstance(output, tuple | list):
@@ -813,7 +829,7 @@ def logits_of(output):
 
 @contextlib.contextmanager
 def blamed(who: str):
-    """Turn whatever is raised within into one line that names who raised it."""
+    """Turn any error raised inside into a UsageError of one line that begins with `who`."""
     try:
         yield
     except UsageError:
@@ -845,7 +861,7 @@ def described(x) -> str:
 
 
 def in_run(folder: Path) -> list[Finding]:
-    """The findings on a training run's model: on its weights, then on its code and sizes."""
+    """The findings on a training run: NaN in its weights, then its code with its sizes."""
     with blamed(f"the model of {folder}"):
         config, tokenizer, trained = run.read_run(folder)
     vocab, T = len(tokenizer.vocab), config["block_size"]
@@ -859,7 +875,7 @@ def in_run(folder: Path) -> list[Finding]:
 
 
 def maker(GPT, sizes: tuple, init: Callable | None = None) -> Callable[[], nn.Module]:
-    """A function that makes GPT(*sizes), and sets its weights."""
+    """A `make` function that returns GPT(*sizes), initialised by `init`."""
 
     def make():
         model = GPT(*sizes)
@@ -871,7 +887,7 @@ def maker(GPT, sizes: tuple, init: Callable | None = None) -> Callable[[], nn.Mo
 
 
 def in_file(path: Path, vocab: int, block_size: int) -> list[Finding]:
-    """The findings on a file that holds GPT (or make), and loss and get_batch if it has them."""
+    """The findings on a file with GPT or make, and on its loss and get_batch if it has them."""
     if not path.is_file():
         raise UsageError(f"there is no file {path}")
     sys.path += [str(Path.cwd()), str(path.resolve().parent)]
@@ -893,10 +909,10 @@ def in_file(path: Path, vocab: int, block_size: int) -> list[Finding]:
 
 
 def in_module(target: str, vocab: int | None, block_size: int | None) -> list[Finding]:
-    """The findings on module:function, which makes the model."""
+    """The findings on the model that module:function returns."""
     name, _, function = target.partition(":")
     if vocab is None or block_size is None:
-        raise UsageError(f"{target} needs --vocab N and --block-size N, the sizes it was made for")
+        raise UsageError(f"{target} needs --vocab N and --block-size N, the sizes of its model")
     sys.path.insert(0, str(Path.cwd()))
     with blamed(name):
         module = importlib.import_module(name)
@@ -907,7 +923,7 @@ def in_module(target: str, vocab: int | None, block_size: int | None) -> list[Fi
 
 
 def findings_on(args) -> list[Finding]:
-    """The findings on what the command line names."""
+    """The findings on the command line's target."""
     target = Path(args.target)
     if target.is_dir():
         return mine.on(mine.kept(target), in_run, target)
@@ -917,7 +933,7 @@ def findings_on(args) -> list[Finding]:
 
 
 def variants():
-    """Every sabotage of chapters 4 and 5 that the GPT stands on: (name, its module, its init)."""
+    """Yield (name, p05_gpt.build with the sabotage, init_weights) for chapters 4 and 5."""
     from p04_attention.break_it import SABOTAGES as ATTENTION
 
     yield "healthy", build, init_weights
@@ -933,12 +949,12 @@ def variants():
             yield sabotage.name, build, sabotaged("p05_gpt", sabotage).init_weights
 
 
-# In evaluate and generate, which an examination is not given.
+# Sabotages of evaluate and generate, which are not part of an examination.
 NOT_EXAMINED = ("divided_by_batches", "first_position_read", "always_the_likeliest")
 
 
 def demo(steps: int = break_it.STEPS) -> list[dict[str, str]]:
-    """Rows: sabotage, what the training curve shows (break_it.alarm), what an examination finds."""
+    """A row per sabotage: its name, break_it.alarm of its training curve, and the findings."""
     vocab, T = len(break_it.corpus()[0].vocab), break_it.BLOCK_SIZE
     sizes = vocab, break_it.N_EMBD, break_it.N_HEAD, break_it.N_LAYER, T
     rows = []
@@ -947,7 +963,7 @@ def demo(steps: int = break_it.STEPS) -> list[dict[str, str]]:
         try:
             _, curve = break_it.trained(gpt, 1337, steps, init=init)
             shown = break_it.alarm(curve, vocab, break_it.corpus()[3])
-        except (RuntimeError, IndexError) as error:  # it stops in the first step
+        except (RuntimeError, IndexError) as error:  # the first step raises it
             shown = type(error).__name__
         if name in NOT_EXAMINED:
             names = "not asked for"
@@ -962,7 +978,7 @@ def demo(steps: int = break_it.STEPS) -> list[dict[str, str]]:
 
 
 def print_rows(rows: list[dict[str, str]]) -> None:
-    """The rows of the demo as a table, each column as wide as it needs."""
+    """Print the rows of the demo as an aligned table."""
     names = {name: name.replace("_", " ") for name in rows[0]}
     for row in [names, *rows]:
         widths = [max(len(r[name]) for r in [names, *rows]) for name in names]
@@ -970,13 +986,15 @@ def print_rows(rows: list[dict[str, str]]) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line; 0 where nothing is found, 1 with findings, 2 where it cannot examine."""
+    """The command line; returns 0 without findings, 1 with findings, 2 for an unusable target."""
     print_anything()
-    parser = Parser(prog="python -m p05_gpt.checkup", description="Examine a model from outside.")
+    parser = Parser(
+        prog="python -m p05_gpt.checkup", description="Black-box tests for a language model."
+    )
     add = parser.add_argument
     add("target", nargs="?", metavar="TARGET", help="a run's folder, a file, or module:function")
-    add("--vocab", type=at_least(2), metavar="N", help="number of tokens; for a file 65")
-    add("--block-size", type=at_least(1), metavar="N", help="context length; for a file 32")
+    add("--vocab", type=at_least(2), metavar="N", help="vocabulary size; default for a file: 65")
+    add("--block-size", type=at_least(1), metavar="N", help="context length; for a file: 32")
     add("--demo", action="store_true", help="examine every sabotage of chapters 4 and 5")
     args = parser.parse_args(argv)
 

@@ -1,15 +1,20 @@
-"""What a GPT costs by its formula: numbers of weights, floating-point operations and bytes.
+"""What a GPT costs, by formula: numbers of parameters and floating-point operations (FLOPs).
 
-A Linear from a to b channels is a*b weights, and for each token a*b multiplications and as many
-additions: 2*a*b operations. The backward pass does every product twice, once for the gradient of
-each factor, so a training step is three forward passes. Norms, GELU and softmax are not counted.
+A Linear from a to b channels has a*b weights and takes, per token, a*b multiplications and as many
+additions: 2*a*b FLOPs. The backward pass computes two products for each one of the forward pass,
+one per factor's gradient, so a training step costs three forward passes. LayerNorm, GELU and
+softmax are not counted.
 """
 
 from __future__ import annotations
 
 
 def parameters(vocab: int, n_embd: int, n_layer: int, block_size: int) -> dict[str, int]:
-    """The number of weights of each part of GPT, the blocks' parts together."""
+    """The number of parameters of each part of GPT, summed over the blocks.
+
+    With n_embd = C: 4 C^2 per attention (no biases), 8 C^2 + 5 C per MLP (with biases), 2 C per
+    LayerNorm.
+    """
     V, C, L = vocab, n_embd, n_layer
     return {
         "tok_emb": V * C,
@@ -22,9 +27,9 @@ def parameters(vocab: int, n_embd: int, n_layer: int, block_size: int) -> dict[s
 
 
 def forward_flops(vocab: int, n_embd: int, n_layer: int, T: int) -> dict[str, int]:
-    """Floating-point operations of a forward pass over T tokens, by part.
+    """FLOPs of a forward pass over one window of T tokens, by part.
 
-    Attention computes all T * T scores, those under the mask too.
+    All T * T attention scores count, masked ones included.
     """
     V, C, L = vocab, n_embd, n_layer
     return {
@@ -36,5 +41,5 @@ def forward_flops(vocab: int, n_embd: int, n_layer: int, T: int) -> dict[str, in
 
 
 def training_flops(vocab: int, n_embd: int, n_layer: int, T: int, batch_size: int) -> int:
-    """Floating-point operations of one training step on batch_size windows of T tokens."""
+    """FLOPs of a training step, forward and backward, on batch_size windows of T tokens."""
     return 3 * batch_size * sum(forward_flops(vocab, n_embd, n_layer, T).values())

@@ -1,13 +1,13 @@
-"""The GPT on your own tensors: project 4 and 5 as they stand, with project 2 in PyTorch's place.
+"""The GPT on your own tensors: projects 4 and 5 unchanged, with project 2 in place of PyTorch.
 
     python -m p05_gpt.train --engine p02_tensors --steps 50
 
-trains the same GPT twice, on PyTorch and on `p02_tensors`, with the same weights, batches and
-seed, and prints both losses side by side.
+trains the same GPT on PyTorch and on `p02_tensors`, from the same weights and on the same batches,
+and prints both losses side by side.
 
     python -m p05_gpt.engine
 
-says what a training step costs on each, in time and memory, and where ours spends its time.
+measures the time and memory of a training step on each, and profiles ours.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from .train import ADAMW, learning_rate, new_model, parse_flags, run_command
 
 @functools.cache
 def on_our_tensors() -> ModuleType:
-    """p05_gpt.build with project 2 in PyTorch's place, under it p04_attention.build likewise.
+    """Copies of p05_gpt.build and p04_attention.build whose `torch` is p02_tensors; the former.
 
-    Only import lines are swapped. Raises UsageError where the files do not have these lines.
+    Only import lines are replaced. Raises UsageError if a file does not have these lines.
     """
     torch_lines = "import torch\nfrom torch import nn\n"
     our_lines = "import p02_tensors as torch\nfrom p02_tensors import nn\n"
@@ -49,7 +49,7 @@ def on_our_tensors() -> ModuleType:
 
 
 def swapped(package: str, old: str, new: str) -> ModuleType:
-    """A copy of the package's build.py with other import lines."""
+    """A copy of the package's build.py with other import lines, as a module."""
     edit = Sabotage(
         name="on_our_tensors",
         old=old,
@@ -66,13 +66,13 @@ def swapped(package: str, old: str, new: str) -> ModuleType:
 
 
 def copy_weights(ours, model: torch.nn.Module) -> None:
-    """Give our model the weights of a PyTorch one."""
+    """Load the weights of a PyTorch model into one on p02_tensors."""
     state = model.state_dict()
     ours.load_state_dict({name: p02_tensors.tensor(p.numpy()) for name, p in state.items()})
 
 
 def both_models(args, vocab: int) -> list:
-    """PyTorch's model and ours with the same weights, made from the command line's seed."""
+    """The GPT on PyTorch and on p02_tensors with the same weights, from the seed in `args`."""
     sizes = (vocab, args.n_embd, args.n_head, args.n_layer, args.block_size)
     models = [new_model(args, vocab), on_our_tensors().GPT(*sizes)]
     copy_weights(models[1], models[0])
@@ -80,9 +80,10 @@ def both_models(args, vocab: int) -> list:
 
 
 def losses_of_both(args, train_ids: torch.Tensor, vocab: int):
-    """Train both models in step; yields, for each step, two pairs (loss, seconds): torch's, ours.
+    """Train both models; yields two pairs (loss, seconds) for each step: torch's and ours.
 
-    Weights, batches, optimizer and learning rates are those of `python -m p05_gpt.train`.
+    Losses are in nats per token. Weights, batches, optimizer and learning rates are those of
+    `python -m p05_gpt.train`.
     """
     models = both_models(args, vocab)
     theirs = torch.optim.AdamW(models[0].parameters(), fused=True, **ADAMW)
@@ -99,7 +100,7 @@ def losses_of_both(args, train_ids: torch.Tensor, vocab: int):
 
 
 def one_step(model, optimizer, loss, x, y) -> tuple[float, float]:
-    """One training step, the same text for both engines: (its loss, its seconds)."""
+    """One training step on either engine: (loss in nats per token, seconds)."""
     start = time.perf_counter()
     batch_loss = loss(model(x), y)
     optimizer.zero_grad()
@@ -109,16 +110,16 @@ def one_step(model, optimizer, loss, x, y) -> tuple[float, float]:
 
 
 def train_both(args) -> int:
-    """The command line's --engine p02_tensors; writes nothing. Returns the exit status."""
+    """Run --engine p02_tensors: print both losses, write no files; returns the exit status."""
     if args.out is not None or args.overwrite:
-        raise UsageError("--engine p02_tensors only compares, it writes no run; leave --out away")
+        raise UsageError("--engine p02_tensors writes no run; omit --out and --overwrite")
     if args.device not in ("auto", "cpu"):
         raise UsageError("--engine p02_tensors runs on the CPU; use --device cpu")
-    tokenizer, train_ids, *_ = run.load_data(args)
+    data = run.load_data(args)
     shown = range(0, args.steps, max(args.steps // 10, 1))
     print(f"{'step':>6}  {'torch':>9}  {'p02_tensors':>11}  {'difference':>10}")
     rows = []
-    steps = losses_of_both(args, train_ids, len(tokenizer.vocab))
+    steps = losses_of_both(args, data.train_ids, len(data.tokenizer.vocab))
     for step, row in enumerate(tqdm(steps, total=args.steps, unit="step", leave=False)):
         rows.append(row)
         if step in shown or step + 1 == args.steps:
@@ -129,11 +130,11 @@ def train_both(args) -> int:
     return 0
 
 
-# What a step costs
+# Time and memory of a step
 
 
 def times(rows) -> str:
-    """The median step of both, and how far apart they are."""
+    """The median step time of both engines and their ratio, in one line."""
     theirs, ours = (median(row[i][1] for row in rows) for i in (0, 1))
     return (
         f"a step: {1000 * theirs:.0f} ms on torch, {1000 * ours:.0f} ms on p02_tensors "
@@ -142,7 +143,7 @@ def times(rows) -> str:
 
 
 def our_steps(args, ids: torch.Tensor, steps: int) -> None:
-    """The steps that only p02_tensors takes."""
+    """Training steps on p02_tensors alone, all on one batch."""
     gpt, model = on_our_tensors(), both_models(args, args.vocab_size)[1]
     optimizer = p02_tensors.optim.AdamW(model.parameters(), **ADAMW)
     x, y = (p02_tensors.tensor(part.numpy()) for part in one_batch(args, ids))
@@ -151,7 +152,7 @@ def our_steps(args, ids: torch.Tensor, steps: int) -> None:
 
 
 def torch_steps(args, ids: torch.Tensor, steps: int) -> None:
-    """The same steps on PyTorch."""
+    """The same steps on PyTorch alone."""
     model = both_models(args, args.vocab_size)[0]
     optimizer = torch.optim.AdamW(model.parameters(), fused=True, **ADAMW)
     x, y = one_batch(args, ids)
@@ -165,16 +166,16 @@ def one_batch(args, ids: torch.Tensor):
 
 
 def default_run(*flags: str):
-    """The default training command's flags, and random tokens in place of a text."""
+    """The flags of the default training run, and random tokens (20,000,) in place of a text."""
     _, args = parse_flags([*flags])
     generator = torch.Generator().manual_seed(args.seed)
     return args, torch.randint(args.vocab_size, (20_000,), generator=generator)
 
 
 def peak() -> int:
-    """The most bytes that this process has held; ImportError where there is no way to know."""
+    """The peak resident memory of this process, in bytes; raises ImportError on Windows."""
     status = Path("/proc/self/status")
-    if status.exists():  # Linux; its getrusage counts what the parent process held
+    if status.exists():  # Linux, where getrusage includes the parent's peak
         (line,) = re.findall(r"VmHWM:\s*(\d+) kB", status.read_text(encoding="utf-8"))
         return 1024 * int(line)
     import resource  # not on Windows
@@ -183,9 +184,9 @@ def peak() -> int:
 
 
 def peak_growth(steps) -> int:
-    """Bytes by which training steps raise the peak.
+    """Bytes by which three training steps raise the peak memory.
 
-    A tiny model goes first, so that what a library allocates once for all does not count.
+    A tiny model is trained first, so that one-time allocations of the libraries do not count.
     """
     steps(*default_run("--n-embd", "8", "--block-size", "4", "--batch-size", "1"), 1)
     before = peak()
@@ -194,13 +195,13 @@ def peak_growth(steps) -> int:
 
 
 def fresh(call: str) -> str:
-    """What a call of this module prints in a process of its own."""
+    """The result of a call of this module in a new process, as text."""
     code = f"from p05_gpt import engine; print(engine.{call})"
     return subprocess.check_output([sys.executable, "-c", code], text=True, encoding="utf-8")
 
 
 def memory() -> str:
-    """How much training adds to the peak on both."""
+    """The peak memory that training adds on both engines, and its ratio, in one line."""
     calls = ("peak_growth(engine.torch_steps)", "peak_growth(engine.our_steps)")
     theirs, ours = (int(fresh(call)) for call in calls)
     return (
@@ -210,12 +211,12 @@ def memory() -> str:
 
 
 def profile(steps: int, *flags: str, rows: int = 12) -> str:
-    """Where our steps spend their own time, by function: calls, milliseconds and share of a step.
+    """A profile of our steps by function's own time: calls, milliseconds and share of a step.
 
-    NumPy's elementwise loops are inside `elementwise`, its matrix products inside `matmul`.
+    NumPy's elementwise loops count as `elementwise`, its matrix products as `matmul`.
     """
     args, ids = default_run(*flags)
-    our_steps(args, ids, 1)  # NumPy warms up
+    our_steps(args, ids, 1)  # warm-up
     with cProfile.Profile() as profiler:
         our_steps(args, ids, steps)
     found = [
@@ -244,7 +245,7 @@ def main(argv: list[str] | None = None) -> int:
         type=at_least(1),
         default=20,
         metavar="N",
-        help="steps that are timed, torch's and ours in turn; default: %(default)s",
+        help="timed steps, torch and p02_tensors in turn; default: %(default)s",
     )
     steps = parser.parse_args(argv).steps
 
@@ -256,7 +257,7 @@ def main(argv: list[str] | None = None) -> int:
             peak()
             print(memory(), flush=True)
         except ImportError:
-            print("memory at its peak: not known on this system")
+            print("memory at its peak: not available on this system")
         print(f"\n{fresh(f'profile({min(steps, 10)})')}", end="")
         return 0
 

@@ -1,18 +1,18 @@
-"""What a GPT costs and what it gets for it: python -m p05_gpt.measure
+"""What a GPT costs, and what its choices are worth: python -m p05_gpt.measure
 
-Without a name the parts count, memory, speed, cache and sampling, under a minute together. The
-others train models and take minutes; they run by name or with --all:
+Without a name it runs count, memory, speed, cache and sampling, under a minute together. The other
+parts train models for minutes; they run by name or with --all:
 
-    count     weights and floating-point operations by part, counted and by the formula
-    memory    bytes of weights, gradients, optimizer and activations in a training step
-    speed     tokens per second, and their share of what the machine's matrix product can do
-    cache     time per new token against the length of the text, with and without a cache
-    sampling  entropy and repetition against temperature, of the newest run or --run
-    grid      loss against parameters, data and steps, with fitted lines
-    choices   six lines that could be different, trained beside ours
-    init      the default run with PyTorch's own initialisation, and with init_weights
-    faster    the default run without each thing that makes it fast: an ablation
-    recipe    the default run's time to the loss of nanoGPT's CPU recipe, and the recipe's own
+    count     parameters and floating-point operations by part, counted and by formula
+    memory    bytes of weights, gradients, optimizer state and activations in a training step
+    speed     tokens per second, and the share of the machine's best matrix product
+    cache     time per new token by length of the text, with and without a key-value cache
+    sampling  entropy and repetition by temperature, of the newest run or --run
+    grid      loss by parameters, data and steps, with fitted power laws
+    choices   six alternatives in the code, trained beside ours
+    init      the default run with PyTorch's initialisation and with init_weights
+    faster    an ablation of what makes the default run fast
+    recipe    the time of the default run and of nanoGPT's CPU recipe to the recipe's loss
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ TEMPERATURES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 LENGTHS = (16, 32, 64, 128, 256, 512)
 RECIPE_STEPS, RECIPE_LOSS = 2000, 1.8857
 FASTER_STEPS = 300
-BESIDE = {"textcoords": "offset points", "size": 10}  # a label to the right of a point
+BESIDE = {"textcoords": "offset points", "size": 10}  # for a label beside a point
 
 
 def default_model(block_size: int = BLOCK_SIZE) -> GPT:
@@ -67,7 +67,7 @@ def random_batch(batch_size: int = BATCH_SIZE) -> tuple[torch.Tensor, torch.Tens
 
 
 def counted_parameters(model: GPT) -> dict[str, int]:
-    """The sizes of the model's own tensors, gathered into the parts of the formula."""
+    """The number of parameters in the model's tensors, by the parts of costs.parameters."""
     found = Counter()
     for name, parameter in model.named_parameters():
         part = next(
@@ -78,7 +78,10 @@ def counted_parameters(model: GPT) -> dict[str, int]:
 
 
 def counted_flops(model: GPT, idx: torch.Tensor, backward: bool = False) -> dict[str, int]:
-    """What PyTorch's counter sees of matrix products, by part; `total` with the backward pass."""
+    """FLOPs of matrix products as PyTorch's FlopCounterMode counts them, by part.
+
+    With `backward` the `total` includes the backward pass.
+    """
     counter = FlopCounterMode(display=False)
     with counter:
         logits = model(idx)
@@ -133,7 +136,7 @@ def count(args) -> None:
 
 
 def saved_bytes(model: GPT, idx: torch.Tensor, targets: torch.Tensor) -> dict[str, int]:
-    """The bytes that the forward pass keeps for the backward pass, by part, weights left out."""
+    """Bytes that the forward pass saves for the backward pass, by part, parameters excluded."""
     known = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept, part = {}, "embeddings"
 
@@ -187,7 +190,7 @@ def memory(args) -> None:
 
 
 def seconds(call, repeats: int) -> float:
-    """The median time of a call, after one that warms up."""
+    """The median time of a call in seconds, after one warm-up call."""
     call()
     times = []
     for _ in range(repeats):
@@ -198,7 +201,7 @@ def seconds(call, repeats: int) -> float:
 
 
 def peak_flops() -> tuple[float, int]:
-    """The best rate of a square matrix product, in operations per second, and its size."""
+    """The rate of the fastest square matrix product, in FLOP/s, and its size."""
     found = []
     for n in (256, 512, 1024, 2048):
         a, b = torch.randn(2, n, n).unbind()
@@ -245,7 +248,7 @@ def speed(args) -> None:
 
 
 def cache(args):
-    """Time of the next token after n - 1, with all of them read again and with them kept."""
+    """The time of the n-th token, computed from the whole text and with a key-value cache."""
     model = default_model(max(LENGTHS)).eval()
     idx = torch.randint(VOCAB, (1, max(LENGTHS)), generator=torch.Generator().manual_seed(0))
     plain, cached = [], []
@@ -286,7 +289,10 @@ def cache(args):
 
 
 def written(model: GPT, start: torch.Tensor, temperature: float, n: int, generator):
-    """n tokens after start (B, 1), and the mean entropy in nats of what they were drawn from."""
+    """Sample n tokens after start (B, 1): returns them, (B, n), and their mean entropy in nats.
+
+    The entropy is that of the distributions the tokens were drawn from, 0 at temperature 0.
+    """
     idx, entropies = start, []
     with evaluating(model):
         for _ in range(n):
@@ -299,7 +305,7 @@ def written(model: GPT, start: torch.Tensor, temperature: float, n: int, generat
 
 
 def repetition(rows: torch.Tensor, n: int = 4) -> float:
-    """The share of runs of n tokens that stood in the same text before: (B, T) -> 0 to 1."""
+    """The share of n-grams that occur earlier in the same text: rows (B, T) -> 0 to 1."""
     shares = []
     for row in rows.tolist():
         runs = [tuple(row[i : i + n]) for i in range(len(row) - n + 1)]
@@ -308,7 +314,7 @@ def repetition(rows: torch.Tensor, n: int = 4) -> float:
 
 
 def sampling(args):
-    """Eight texts at each temperature from one trained model."""
+    """Measure eight texts at each temperature from one trained model."""
     folder = newest_run(DEFAULT_OUT) if args.run is None else Path(args.run)
     config, tokenizer, model = run.read_run(folder)
     known = set(run.read_text(config["data"]).split())
@@ -326,8 +332,8 @@ def sampling(args):
         rows.append((entropy, repetition(new)))
         print(f"{temperature:11.2f} {entropy:8.2f} {rows[-1][1]:10.1%} {spelled:11.1%}")
     print(
-        "entropy: nats, of the distributions drawn from; repetition: four tokens in a row that\n"
-        "stood in the text before; known words: between two spaces, found in the corpus"
+        "entropy: nats, of the distributions drawn from; repetition: 4-grams of tokens that occur\n"
+        "earlier in the text; known words: between two spaces, found in the corpus"
     )
 
     from p01_autograd.lab.figures import BROKEN, HEALTHY, subplots
@@ -355,7 +361,7 @@ def sampling(args):
 
 
 def fitted(x: list[float], y: list[float]) -> tuple[float, float]:
-    """Least squares: slope and intercept of y against x."""
+    """Slope and intercept of the least-squares line of y against x."""
     mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
     over = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True))
     slope = over / sum((a - mean_x) ** 2 for a in x)
@@ -363,7 +369,7 @@ def fitted(x: list[float], y: list[float]) -> tuple[float, float]:
 
 
 def grid(args):
-    """One thing doubled at a time, from the small model of break_it.py."""
+    """Vary parameters, data and steps one at a time, starting from the small model of break_it."""
     from tqdm import tqdm
 
     from .break_it import BLOCK_SIZE, N_LAYER, STEPS, corpus, trained
@@ -376,7 +382,7 @@ def grid(args):
     }
     cells = [(name, flag, value) for name, (flag, values) in axes.items() for value in values]
     found = {name: [] for name in axes}
-    base = {}  # the run that two lines share
+    base = {}  # finished runs by their flags, since two series share one
     for name, flag, value in tqdm(cells, desc="training", leave=False):
         flags = {"steps": STEPS, flag: value}
         key = tuple(sorted(flags.items() - {("n_embd", 64)}))
@@ -426,14 +432,14 @@ def grid(args):
 
 
 def choice(name: str, old: str, new: str, module: str = "build"):
-    """build.py, or init.py, with one line changed."""
+    """A copy of build.py, or of init.py, with one line changed."""
     edit = Sabotage(name, old, new, "", lambda healthy, other: False, "", module)
     return sabotaged("p05_gpt", edit)
 
 
 def gpt2_init(model: GPT) -> None:
-    """GPT-2's: 0.02 everywhere, the writes to the stream smaller by the root of their number."""
-    init_weights(model)  # its biases are GPT-2's
+    """GPT-2's initialisation: std 0.02, residual projections smaller by sqrt(2 * n_layer)."""
+    init_weights(model)  # for the biases, which are 0 in both
     for name, weight in model.named_parameters():
         if weight.dim() > 1:
             small = math.sqrt(2 * len(model.blocks)) if "proj" in name or "mlp.2" in name else 1
@@ -441,7 +447,7 @@ def gpt2_init(model: GPT) -> None:
 
 
 def other_choices() -> dict:
-    """(module, initialisation) that every check accepts, by what is different in them."""
+    """Alternatives that every check accepts: name -> (module, initialisation)."""
     head = "self.head = nn.Linear(n_embd, vocab"
     full_size = choice(
         "full_size", "std = std / math.sqrt(2 * len(model.blocks))", "std = std / 1", "init"
@@ -459,7 +465,7 @@ def other_choices() -> dict:
 
 
 def choices(args) -> None:
-    """The small model of break_it.py, trained with each choice and each seed."""
+    """Train the small model of break_it with each choice and each seed."""
     from tqdm import tqdm
 
     from .break_it import BLOCK_SIZE, STEPS, corpus, trained
@@ -475,7 +481,7 @@ def choices(args) -> None:
 
 
 def print_choices(losses: dict[str, list[float]], title: str, difference: str) -> None:
-    """A row for each choice: mean, range, and the mean difference to the first one."""
+    """Print a row per choice: mean, range, and the mean difference to the first choice."""
     first = next(iter(losses.values()))
     print(f"{title:36} {'mean':>7} {'range':>15} {difference:>8}")
     for name, found in losses.items():
@@ -490,7 +496,7 @@ def print_choices(losses: dict[str, list[float]], title: str, difference: str) -
 
 
 def init(args) -> None:
-    """The default run, or one of --steps, with both initialisations and each seed."""
+    """Train the default run, or --steps of it, with both initialisations and each seed."""
     kinds = {"PyTorch's own": lambda model: None, "init_weights": init_weights}
     losses, first = {name: [] for name in kinds}, {name: [] for name in kinds}
     flags = ["--steps", str(args.steps), "--eval-every", str(args.steps)] if args.steps else []
@@ -509,22 +515,22 @@ def init(args) -> None:
 
 
 def rows_of_run(set_weights, seed: int, *flags: str) -> list[dict]:
-    """The metrics of a run of the training command's, its weights set by set_weights(model)."""
+    """The metrics of a training run whose model is initialised by set_weights(model)."""
     _, args = parse_flags(["--seed", str(seed), "--device", "cpu", *flags])
-    tokenizer, train_ids, val_ids, tokens_per_char, _ = run.load_data(args)
+    data = run.load_data(args)
     torch.manual_seed(seed)
     sizes = args.n_embd, args.n_head, args.n_layer, args.block_size
-    model = GPT(len(tokenizer.vocab), *sizes)
+    model = GPT(len(data.tokenizer.vocab), *sizes)
     set_weights(model)
     with contextlib.redirect_stdout(io.StringIO()):
-        return list(training_steps(args, model, train_ids, val_ids, tokens_per_char, tokenizer))
+        return list(training_steps(args, model, data))
 
 
 # faster
 
 
 class FirstAttention(CausalSelfAttention):
-    """As one writes it first: T * T scores divided, filled with -inf, divided by their sum."""
+    """Attention as one writes it first: all T * T scores, masked_fill, a softmax by hand."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         q, k, v = (self.split_heads(part(x)) for part in (self.query, self.key, self.value))
@@ -536,7 +542,7 @@ class FirstAttention(CausalSelfAttention):
 
 
 def one_step(vocab: int, attention=CausalSelfAttention, optimizer=None):
-    """A training step of the default run's model, to call again and again."""
+    """A function that does one training step of the default run's model."""
     torch.manual_seed(1337)
     model = GPT(vocab, N_EMBD, N_HEAD, N_LAYER, BLOCK_SIZE)
     for block in model.blocks:
@@ -554,7 +560,7 @@ def one_step(vocab: int, attention=CausalSelfAttention, optimizer=None):
 
 
 def by_turns(calls: dict, repeats: int) -> dict[str, float]:
-    """The median time of each call; they take turns, so that a slow moment slows all."""
+    """The median time of each call in seconds, interleaved so that a slow moment affects all."""
     times = {name: [] for name in calls}
     for repeat in range(repeats + 2):
         for name, call in calls.items():
@@ -566,14 +572,14 @@ def by_turns(calls: dict, repeats: int) -> dict[str, float]:
 
 
 def short_run(set_weights, seed: int, *flags: str) -> float:
-    """Nats per character of a run like the default one, but of FASTER_STEPS steps."""
+    """Nats per character of the default run, shortened to FASTER_STEPS steps."""
     steps = str(FASTER_STEPS)
     rows = rows_of_run(set_weights, seed, "--steps", steps, "--eval-every", steps, *flags)
     return rows[-1]["val_nats_per_char"]
 
 
 def faster(args) -> None:
-    """What a step takes and how far FASTER_STEPS of them come, with one thing left out."""
+    """Measure the time of a step and the loss after FASTER_STEPS of them, one change at a time."""
     ours, chars = "the default run", "characters for 2,048 tokens"
     steps = by_turns(
         {
@@ -609,11 +615,11 @@ def faster(args) -> None:
 
 
 def recipe_seconds(n_steps: int, seed: int) -> float:
-    """Seconds that the recipe's 2,000 training steps take, from `n_steps` of them.
+    """Seconds for the recipe's 2,000 training steps, extrapolated from `n_steps` of them.
 
-    The recipe is the one for a CPU in nanoGPT's README: characters, four layers, four heads, 128
-    channels, 12 windows of 64, 2,000 steps of AdamW with clipping, PyTorch's fused attention. It
-    ends at 1.8857 nats per character. Its validations are not counted.
+    The recipe is the CPU example in nanoGPT's README: characters, 4 layers, 4 heads, 128 channels,
+    12 windows of 64, 2,000 steps of AdamW with clipping, PyTorch's fused attention. It ends at
+    1.8857 nats per character. Its validations are not counted.
     """
     text = run.split_text(run.read_text(None))[0]
     data = run.encode(run.train_tokenizer("char", text, 0), text)
@@ -624,7 +630,7 @@ def recipe_seconds(n_steps: int, seed: int) -> float:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=0.1)
     generator = torch.Generator().manual_seed(seed)
     start = 0.0
-    for step in range(-20, n_steps):  # the first twenty warm up
+    for step in range(-20, n_steps):  # the first twenty are a warm-up
         if step == 0:
             start = time.perf_counter()
         x, y = get_batch(data, 64, 12, generator)
@@ -638,18 +644,18 @@ def recipe_seconds(n_steps: int, seed: int) -> float:
 
 
 def our_row(seed: int) -> dict:
-    """The metrics of the default run's first validation below the recipe's loss."""
+    """The metrics of the default run at its first validation below the recipe's loss."""
     _, args = parse_flags(["--seed", str(seed), "--device", "cpu", "--eval-tokens", "1000000"])
-    tokenizer, train_ids, val_ids, tokens_per_char, _ = run.load_data(args)
-    model = new_model(args, len(tokenizer.vocab))
-    for row in training_steps(args, model, train_ids, val_ids, tokens_per_char, tokenizer):
+    data = run.load_data(args)
+    model = new_model(args, len(data.tokenizer.vocab))
+    for row in training_steps(args, model, data):
         if row.get("val_nats_per_char", RECIPE_LOSS) < RECIPE_LOSS:
             return row
     raise RuntimeError(f"the default run with seed {seed} did not get below {RECIPE_LOSS}")
 
 
 def recipe(args) -> None:
-    """Ours is the time in the training loop, validations included."""
+    """Compare times to the recipe's loss; ours includes validation, the recipe's does not."""
     lines = []
     for seed in range(1, args.seeds + 1):
         theirs, ours = recipe_seconds(args.recipe_steps, seed), our_row(seed)
@@ -678,7 +684,7 @@ def main(argv: list[str] | None = None) -> int:
         ("--tokens", at_least(4), 200, "sampling: tokens in a text"),
         ("--seeds", at_least(1), 3, "choices, init, faster, recipe: runs of each"),
         ("--steps", at_least(1), None, "init: steps of a run; the default run's if not given"),
-        ("--recipe-steps", at_least(1), 200, "recipe: its steps that are timed"),
+        ("--recipe-steps", at_least(1), 200, "recipe: how many of its steps are timed"),
     )
     return measure("p05_gpt", __doc__, PARTS, QUICK, options=options, argv=argv)
 

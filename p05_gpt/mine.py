@@ -1,8 +1,8 @@
-"""The book's training on your own layers: python -m p05_gpt.train --mine my/
+"""Train on your own layers: python -m p05_gpt.train --mine my/
 
-Each my/pNN_*.py that passes its project's checks takes the place of that project's build.py: what
-it holds of the names that the checks are about, in a copy of the projects that is imported for
-this run alone. Where a file is missing or wrong, and for the rest of the names, ours stays.
+Each my/pNN_*.py that passes its project's checks replaces that project's build.py: the names that
+the checks cover come from the reader's file, in copies of the projects that are imported for this
+run alone. Where a file is missing or fails, and for all other names, the book's code is used.
 """
 
 from __future__ import annotations
@@ -23,25 +23,28 @@ from p01_autograd.lab.cli import UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = re.compile(r"p\d\d_\w+")
-ALWAYS_OURS = {"CharTokenizer"}  # a run needs more of it than the checks ask for
+ALWAYS_OURS = {"CharTokenizer"}  # a run needs more of it than the checks cover
 
-in_use: dict[str, Path] = {}  # project -> the reader's file that this copy of it stands on
+in_use: dict[str, Path] = {}  # project -> the reader's file that replaces its build.py
 
 
 def add_flag(parser) -> None:
-    """--mine, for every training command."""
-    help = "train on your own layers: the pNN_*.py of this folder that pass their checks"
+    """Add --mine to a training command."""
+    help = "train on your own layers: the pNN_*.py in this folder that pass their checks"
     parser.add_argument("--mine", metavar="DIR", help=help)
 
 
-# Which files take part
+# Which files are used
 
 
 def passing(folder: str, used: tuple[str, ...]) -> dict[str, Path]:
-    """The files of `folder` that pass the checks of the projects in `used`; says which and why."""
+    """The reader's files, by project, that pass their checks; prints a verdict on each.
+
+    Looks for one file per project in `used`. Raises UsageError if none passes.
+    """
     if not Path(folder).is_dir():
         raise UsageError(
-            f"there is no folder {folder}; python scripts/blank.py p04_attention begins one"
+            f"there is no folder {folder}; python scripts/blank.py p04_attention creates one"
         )
     files = {}
     for project in sorted(path.parent.name for path in ROOT.glob("p[0-9][0-9]_*/build.py")):
@@ -54,18 +57,17 @@ def passing(folder: str, used: tuple[str, ...]) -> dict[str, Path]:
                 files[project] = file
                 print_left_to_ours(project)
         elif file.is_file():
-            print(f"{project:14} ours   {file.as_posix()} has no part in this training")
+            print(f"{project:14} ours   {file.as_posix()} is not used by this command")
     if not files:
         raise UsageError(
-            f"nothing in {folder} passes its checks, so there is nothing of yours to train on; "
-            "what is missing: pytest PROJECT --build FILE; to train the book's own, leave --mine "
-            "away"
+            f"no file in {folder} passes its checks, so there is nothing of yours to train on; to "
+            "see what is missing: pytest PROJECT --build FILE; to train the book's own, omit --mine"
         )
     return files
 
 
 def print_left_to_ours(project: str) -> None:
-    """What a project's finished form does without the reader's functions, as its mine.py says."""
+    """Print where a project's package does not use the reader's functions, as its mine.py says."""
     if importlib.util.find_spec(f"{project}.mine"):
         module = importlib.import_module(f"{project}.mine")
         for line in textwrap.wrap(getattr(module, "LEFT_TO_OURS", ""), 78):
@@ -73,7 +75,7 @@ def print_left_to_ours(project: str) -> None:
 
 
 def check(project: str, file: Path) -> tuple[bool, str]:
-    """Whether the file passes its project's checks, and what they say of it in a line."""
+    """Run a project's checks on a file: whether it passes, and the summary in one line."""
     if not file.is_file():
         return False, f"there is no {file.as_posix()}"
     command = [sys.executable, "-m", "pytest", "-q", str(ROOT / project), "--build", str(file)]
@@ -87,11 +89,11 @@ def check(project: str, file: Path) -> tuple[bool, str]:
     return False, said.removeprefix("ERROR: --build ")
 
 
-# The projects on these files
+# Importing the projects with these files
 
 
 def on(files: dict[str, Path], function, *args):
-    """function(*args), the function taken from a copy of its module that stands on the files."""
+    """Call function(*args), with the function from a copy of its module that uses `files`."""
     if not files:
         return function(*args)
     name = function.__module__
@@ -104,7 +106,7 @@ def on(files: dict[str, Path], function, *args):
 
 @contextlib.contextmanager
 def imported_on(files: dict[str, Path]):
-    """Within, the projects are imported anew, on these files; afterwards all is as it was."""
+    """Inside, the projects are imported anew with `files`; afterwards sys.modules is restored."""
     before = {name: module for name, module in sys.modules.items() if PROJECT.match(name)}
     for name in before:
         if name != "p01_autograd.lab.cli":  # its UsageError is caught outside
@@ -125,7 +127,7 @@ def imported_on(files: dict[str, Path]):
 
 
 class Finder:
-    """Finds pNN.build for those projects of which the reader has a file."""
+    """A sys.meta_path finder for pNN.build of the projects that the reader has a file for."""
 
     def __init__(self, files: dict[str, Path]):
         self.files = files
@@ -140,7 +142,7 @@ class Finder:
 
 
 class Loader(SourceFileLoader):
-    """Runs our build.py, then the reader's, and puts theirs where both have a checked name."""
+    """Executes our build.py, then the reader's, whose checked names replace ours."""
 
     def __init__(self, name: str, ours: str, file: Path):
         super().__init__(name, ours)
@@ -159,11 +161,11 @@ class Loader(SourceFileLoader):
                 setattr(module, name, getattr(theirs, name))
 
 
-# What a run keeps of them, so that it can be sampled and resumed when they have changed
+# Copies in the run's folder, so that it can be sampled and resumed after the files have changed
 
 
 def keep(run_folder: Path) -> None:
-    """Copy the files in use, and the modules beside them, into the run's folder."""
+    """Copy the files in use, and other modules from their folders, into the run's folder."""
     target = run_folder / "mine"
     if target.is_dir():  # of a run that is being replaced
         shutil.rmtree(target)
@@ -175,6 +177,6 @@ def keep(run_folder: Path) -> None:
 
 
 def kept(run_folder: Path) -> dict[str, Path]:
-    """The files that a run was made with; none if it was made with ours alone."""
+    """The reader's files that a run was trained with, by project; {} for a run on ours alone."""
     files = sorted(Path(run_folder, "mine").glob("p[0-9][0-9]_*.py"))
     return {path.stem: path for path in files}

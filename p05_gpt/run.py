@@ -1,6 +1,6 @@
-"""A training run's folder: the corpus and tokenizer it starts from, the files that it writes.
+"""What every training run shares: corpus, tokenizer, device, and the files in the run's folder.
 
-`train` and `sample` share this module, and so does every later training loop.
+Used by this project's `train` and `sample` and by project 6's `train`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import warnings
 from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -32,11 +33,14 @@ RUN_FILES += ("model.pt", "loss.png", "sample.txt")
 
 
 END = "<|endoftext|>"  # the special token between two documents
-PIECE = 1 << 18  # characters that are read by a tokenizer at once
+PIECE = 1 << 18  # characters that a tokenizer reads at once
 
 
 def read_documents(data: str | list[str] | None) -> list[str]:
-    """The texts of UTF-8 files and folders, or Tiny Shakespeare where none is given."""
+    """The texts of UTF-8 files and folders, or Tiny Shakespeare for None.
+
+    Raises UsageError for a path that cannot be read.
+    """
     try:
         if data is None:
             return [corpus.load_corpus()]
@@ -49,18 +53,18 @@ def read_documents(data: str | list[str] | None) -> list[str]:
 
 
 def read_text(data: str | list[str] | None) -> str:
-    """The same as one text."""
+    """The documents of `read_documents`, concatenated."""
     return "".join(read_documents(data))
 
 
 def split_text(text: str) -> tuple[str, str]:
-    """The first 90 % of the characters to train on, the rest to validate on."""
+    """Split at 90 % of the characters: the training part, the validation part."""
     cut = int(0.9 * len(text))
     return text[:cut], text[cut:]
 
 
 def split_documents(documents: list[str]) -> tuple[list[str], list[str]]:
-    """The same of several: the document in which the cut falls is in both parts."""
+    """Split several documents at 90 % of all characters; the document at the cut is divided."""
     first, second, left = [], [], int(0.9 * sum(map(len, documents)))
     for text in documents:
         cut = min(max(left, 0), len(text))
@@ -71,7 +75,7 @@ def split_documents(documents: list[str]) -> tuple[list[str], list[str]]:
 
 
 def progress(total: int, what: str, unit: str = "B") -> tqdm:
-    """A bar for what takes more than two seconds."""
+    """A progress bar that appears after two seconds; `unit` "B" counts characters."""
     return tqdm(
         total=total,
         desc=what,
@@ -84,7 +88,7 @@ def progress(total: int, what: str, unit: str = "B") -> tqdm:
 
 
 def pieces(text: str, bar: tqdm) -> Iterator[str]:
-    """The text in pieces, the bar moving along."""
+    """The text in pieces of PIECE characters; advances the bar."""
     for start in range(0, len(text), PIECE):
         piece = text[start : start + PIECE]
         yield piece
@@ -94,9 +98,10 @@ def pieces(text: str, bar: tqdm) -> Iterator[str]:
 def train_tokenizer(
     kind: str, text: str | list[str], vocab_size: int
 ) -> RegexTokenizer | CharTokenizer:
-    """A tokenizer learned from a text or from documents: byte-pair encoding or "char".
+    """Train a tokenizer on a text or on documents; `kind` is "bpe" or "char".
 
-    Between documents stands END, so that several give the tokenizer that token too.
+    `vocab_size` is ignored for "char". If the text has too few pairs to reach it, training stops
+    early and a line says so.
     """
     documents = [text] if isinstance(text, str) else text
     if kind == "char":
@@ -104,7 +109,7 @@ def train_tokenizer(
     else:
         tokenizer = RegexTokenizer()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a vocabulary that cannot be filled: said below
+            warnings.simplefilter("ignore")  # a vocabulary that stays smaller is reported below
             train_bpe(tokenizer, documents, vocab_size)
         if (found := len(tokenizer.vocab)) < vocab_size:
             print(f"the text has no more pairs to merge: {found} tokens, not {vocab_size}")
@@ -112,7 +117,7 @@ def train_tokenizer(
 
 
 def train_bpe(tokenizer: RegexTokenizer, documents: list[str], vocab_size: int) -> None:
-    """Learn the merges, piece by piece where the tokenizer can."""
+    """Learn the merges, piece by piece if the tokenizer supports it."""
     if not hasattr(tokenizer, "encode_iterable"):  # a reader's own
         tokenizer.train("".join(documents), vocab_size)
         return
@@ -121,24 +126,24 @@ def train_bpe(tokenizer: RegexTokenizer, documents: list[str], vocab_size: int) 
 
 
 def end_of_text(tokenizer) -> int | None:
-    """The id of END, if the tokenizer has it."""
+    """The id of the special token END; None if the tokenizer lacks it."""
     return getattr(tokenizer, "special_tokens", {}).get(END)
 
 
 def add_end_of_text(tokenizer) -> None:
-    """Give the tokenizer END, after all its other tokens."""
+    """Register END as the tokenizer's last token, unless it has it already."""
     if end_of_text(tokenizer) is None:
         specials = getattr(tokenizer, "special_tokens", {})
         tokenizer.register_special_tokens({**specials, END: len(tokenizer.vocab)})
 
 
 def encode(tokenizer, text: str) -> torch.Tensor:
-    """The ids of a corpus as int64 (N,); text that looks like a special token is plain text."""
+    """Encode a text to ids (N,) int64; special tokens in the text are treated as plain text."""
     return encode_documents(tokenizer, [text])
 
 
 def encode_documents(tokenizer, documents: list[str]) -> torch.Tensor:
-    """The ids of documents as int64 (N,), END between them: 8 bytes a token and no more."""
+    """Encode documents to ids (N,) int64 with END between them, in 8 bytes of memory per token."""
     ids = array("q")
     with progress(sum(map(len, documents)), "encoding the text") as bar:
         for i, text in enumerate(documents):
@@ -150,7 +155,7 @@ def encode_documents(tokenizer, documents: list[str]) -> torch.Tensor:
 
 
 def encoded_parts(tokenizer, text: str, bar: tqdm) -> Iterator[Iterable[int]]:
-    """The ids of a text, in parts."""
+    """The ids of a text, in parts that follow each other."""
     if isinstance(tokenizer, CharTokenizer):
         yield from map(tokenizer.encode, pieces(text, bar))
     elif hasattr(tokenizer, "encode_iterable"):
@@ -159,11 +164,22 @@ def encoded_parts(tokenizer, text: str, bar: tqdm) -> Iterator[Iterable[int]]:
         yield tokenizer.encode(text, allowed_special="none")
 
 
-def load_data(args, tokenizer=None) -> tuple[object, torch.Tensor, torch.Tensor, float, str]:
-    """Read, split and encode the corpus that `args` ask for, with a given or a new tokenizer.
+@dataclass(frozen=True)
+class Data:
+    """A corpus, split and encoded."""
 
-    Returns the tokenizer, the training and validation ids, the validation part's tokens per
-    character, and the corpus's SHA-256.
+    tokenizer: object
+    train_ids: torch.Tensor  # int64 (N,)
+    val_ids: torch.Tensor  # int64 (N,)
+    tokens_per_char: float  # of the validation part: from nats per token to nats per character
+    sha256: str  # of the whole corpus
+
+
+def load_data(args, tokenizer=None) -> Data:
+    """Read, split and encode the corpus named by `args`; without a tokenizer one is trained.
+
+    `args` has the flags data and block_size, and tokenizer and vocab_size if one is to be trained.
+    Raises UsageError for a text that cannot be read or encoded, or is too short for block_size.
     """
     documents = read_documents(args.data)
     digest, n_characters = digest_of(documents), sum(map(len, documents))
@@ -171,7 +187,10 @@ def load_data(args, tokenizer=None) -> tuple[object, torch.Tensor, torch.Tensor,
     several = len(documents) > 1
     del documents
     if not val_texts or not train_texts:
-        raise UsageError(f"{n_characters} characters are too few to hold a tenth back; give more")
+        raise UsageError(
+            f"{n_characters} characters are too few to hold out a tenth for validation; "
+            "use a longer text"
+        )
     given = tokenizer is not None
     if not given:
         tokenizer = train_tokenizer(args.tokenizer, train_texts, args.vocab_size)
@@ -194,11 +213,11 @@ def load_data(args, tokenizer=None) -> tuple[object, torch.Tensor, torch.Tensor,
             f"validate on, where --block-size {args.block_size} needs {args.block_size + 1} and 2; "
             "give more text or a smaller --block-size"
         )
-    return tokenizer, train_ids, val_ids, len(val_ids) / sum(map(len, val_texts)), digest
+    return Data(tokenizer, train_ids, val_ids, len(val_ids) / sum(map(len, val_texts)), digest)
 
 
 def digest_of(documents: list[str]) -> str:
-    """The SHA-256 of the documents, END between them."""
+    """The SHA-256, in hexadecimal, of the documents with END between them."""
     digest = hashlib.sha256()
     for i, text in enumerate(documents):
         digest.update(END.encode() if i > 0 else b"")
@@ -208,9 +227,9 @@ def digest_of(documents: list[str]) -> str:
 
 
 def spread(ids: torch.Tensor, n: int, block_size: int, stretches: int = 8) -> torch.Tensor:
-    """About n of the ids, in stretches of whole windows that lie evenly over all: (N,) -> (n,).
+    """A sample of about n ids, in evenly spaced stretches of whole windows: (N,) -> (about n,).
 
-    Where two stretches meet, one prediction is of the wrong text: seven of all.
+    At the seams between stretches one prediction each, seven in all, crosses from one to the next.
     """
     length = max(n // stretches // block_size, 1) * block_size
     count = max(n // length, 1)
@@ -222,7 +241,10 @@ def spread(ids: torch.Tensor, n: int, block_size: int, stretches: int = 8) -> to
 
 @contextmanager
 def showing_calls(model: torch.nn.Module, total: int, what: str, positions: bool = True):
-    """Meanwhile a bar moves with every call of the model: by the positions it reads, or by one."""
+    """Show a progress bar that advances with every call of the model.
+
+    By the number of positions that the call reads, or by one if `positions` is false.
+    """
     with progress(total, what, "token") as bar:
 
         def count(module, given, out) -> None:
@@ -236,9 +258,9 @@ def showing_calls(model: torch.nn.Module, total: int, what: str, positions: bool
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` takes CUDA when there is one, else the CPU; another name must work on this machine.
+    """The device of --device; "auto" is CUDA if available, else the CPU, never mps.
 
-    At the default size a GPU of Apple's has to be asked for (mps): nobody has measured it yet.
+    Raises UsageError if this machine cannot use it.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -251,18 +273,19 @@ def pick_device(name: str) -> torch.device:
 
 
 def check_dtype(dtype: str, device: torch.device) -> None:
-    """Refuse a dtype that the device cannot compute in."""
+    """Raise UsageError if the device cannot compute in this dtype."""
     try:
         with torch.autocast(device.type, getattr(torch, dtype), enabled=dtype != "float32"):
             (torch.ones(2, 2, device=device) @ torch.ones(2, 2, device=device)).sum().item()
     except (RuntimeError, NotImplementedError, TypeError):
-        raise UsageError(f"{device} cannot compute in {dtype}; leave --dtype away") from None
+        raise UsageError(f"{device} cannot compute in {dtype}; omit --dtype") from None
 
 
 def autocast(model: torch.nn.Module, dtype: str) -> torch.nn.Module:
-    """The model itself; with bfloat16 its products are computed in that, its weights stay float32.
+    """Make the model compute its matrix products in `dtype`; returns the same model.
 
-    The logits are float32 again, so that losses and draws are not rounded.
+    The weights stay float32. The logits are converted back to float32, so that losses and samples
+    are not affected by rounding.
     """
     if dtype != "float32":
         forward, device = model.forward, next(model.parameters()).device.type
@@ -276,10 +299,11 @@ def autocast(model: torch.nn.Module, dtype: str) -> torch.nn.Module:
 
 
 def claim_folder(out: str | None, overwrite: bool, default: str, hint: str) -> Path:
-    """Make the folder that a run writes to; one that holds a run is left alone.
+    """Create the folder that a run writes to.
 
-    Without `out` the next free name is taken: `default`, `default-2`, ... With `overwrite` the
-    earlier run's own files are removed and nothing else.
+    Without `out` it is the next free name: `default`, `default-2`, ... With `overwrite` the files
+    of an earlier run are removed, and nothing else. Raises UsageError, ending with `hint`, for a
+    folder that holds a run, and for one that cannot be written to.
     """
     if out is None and not overwrite:
         folder, n = Path(default), 1
@@ -306,11 +330,11 @@ def claim_folder(out: str | None, overwrite: bool, default: str, hint: str) -> P
 
 @contextmanager
 def stop_signals():
-    """An event that Ctrl-C or a polite kill sets, so that a step is finished before stopping.
+    """A threading.Event that SIGINT (Ctrl-C) or SIGTERM sets, so that the current step completes.
 
-    A second signal ends the program at once, also where the signal was ignored before, as a
-    shell does for a job in the background. Only the main thread can wait for signals; in
-    another one the event is never set.
+    A second signal ends the program at once, even if the signal was ignored before, as a shell
+    does for background jobs. Only the main thread receives signals; in another one the event is
+    never set.
     """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -334,32 +358,35 @@ def stop_signals():
 
 
 def write_atomically(path: Path, write) -> None:
-    """Call write(file) in memory, then put the whole at `path` in one step."""
+    """Call write(file) on a buffer in memory, then move its content to `path` in one step."""
     buffer = io.BytesIO()
     write(buffer)
     corpus.write_atomically(path, buffer.getvalue())
 
 
 def write_json(path: Path, values: dict) -> None:
-    """One flat object, a key a line."""
+    """Write a flat JSON object, one key per line."""
     text = json.dumps(values, indent=1) + "\n"
     write_atomically(path, lambda file: file.write(text.encode("utf-8")))
 
 
-def config_of(args, tokenizer, device: torch.device, digest: str) -> dict:
-    """Everything needed to repeat the run: every flag, the corpus, the software, the machine."""
+def config_of(args, data: Data, device: torch.device) -> dict:
+    """The content of config.json: every flag, the corpus, the software, the machine."""
     flags = {key: value for key, value in vars(args).items() if key not in ("out", "overwrite")}
     return flags | {
         "device": str(device),
-        "vocab": len(tokenizer.vocab),
-        "corpus_sha256": digest,
+        "vocab": len(data.tokenizer.vocab),
+        "corpus_sha256": data.sha256,
         "torch_version": torch.__version__,
         "threads": torch.get_num_threads(),
     }
 
 
 def read_run(folder: Path) -> tuple[dict, object, GPT]:
-    """Load a run's config, tokenizer and model; raises UsageError where they do not fit."""
+    """Load a run's config, tokenizer and model, on the CPU.
+
+    Raises UsageError for a missing or damaged file and for files that do not belong together.
+    """
     if not folder.is_dir():
         raise UsageError(f"there is no run folder {folder}; train first: python -m p05_gpt.train")
     part = "config.json"
@@ -378,7 +405,7 @@ def read_run(folder: Path) -> tuple[dict, object, GPT]:
         raise UsageError(f"{folder} has no {name}: not a finished run; choose another") from None
     except NotImplementedError:
         raise
-    except Exception:  # damaged files raise whatever their parser happens to raise
+    except Exception:  # a damaged file can make its parser raise anything
         raise UsageError(
             f"{part} in {folder} is damaged or of another run; train again or choose another run"
         ) from None
@@ -391,7 +418,7 @@ def save_tokenizer(tokenizer, folder: Path) -> None:
 
 
 def load_tokenizer(folder: Path, kind: str):
-    """The tokenizer that save_tokenizer wrote."""
+    """Load the tokenizer that save_tokenizer wrote; `kind` is "bpe" or "char"."""
     if kind == "char":
         tokenizer, path = CharTokenizer(""), folder / "tokenizer.json"
     else:
@@ -401,16 +428,17 @@ def load_tokenizer(folder: Path, kind: str):
 
 
 def prompt_ids(tokenizer, prompt: str) -> torch.Tensor:
-    """The prompt as ids (1, T); an empty one starts a document, or from a newline.
+    """The prompt as ids (1, T).
 
-    With characters of which none is a newline, it starts from the first token.
+    An empty prompt becomes END if the tokenizer has it, else a newline, else token 0. Raises
+    UsageError for a prompt that the tokenizer cannot encode.
     """
     if not prompt and (end := end_of_text(tokenizer)) is not None:
         return torch.tensor([[end]])
     if not prompt:
         try:
             return encode(tokenizer, "\n")[None]
-        except ValueError:  # characters, and none of them a newline
+        except ValueError:  # a character tokenizer without a newline
             return torch.zeros(1, 1, dtype=torch.int64)
     try:
         return encode(tokenizer, prompt)[None]
@@ -419,7 +447,7 @@ def prompt_ids(tokenizer, prompt: str) -> torch.Tensor:
 
 
 def draw_losses(metrics: list[dict], vocab: int, bigram: float, path: Path) -> None:
-    """Both curves over the steps, between the loss of guessing and the loss of counting pairs."""
+    """Plot training and validation loss by step, with the losses of a uniform guess and bigrams."""
     from p01_autograd.lab.figures import HEALTHY, REFERENCE, subplots
 
     fig, ax = subplots()

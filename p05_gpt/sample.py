@@ -1,4 +1,4 @@
-"""Let a trained GPT write: python -m p05_gpt.sample --prompt "ROMEO:" --tokens 200"""
+"""Generate text from a trained GPT: python -m p05_gpt.sample --prompt "ROMEO:" --tokens 200"""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from .train import DEFAULT_OUT, run_command
 
 
 def temperature(text: str) -> float:
-    """An argparse type: finite numbers from 0 on."""
+    """An argparse type: a finite number of at least 0."""
     number = number_in(text)
     if not (math.isfinite(number) and number >= 0):
-        raise argparse.ArgumentTypeError(f"{text} will not do; use 0 (the likeliest) or above")
+        raise argparse.ArgumentTypeError(f"{text} will not do; use 0 (greedy) or above")
     return number
 
 
 def probability(text: str) -> float:
-    """An argparse type: numbers above 0 and at most 1."""
+    """An argparse type: a number above 0 and at most 1."""
     number = number_in(text)
     if not 0 < number <= 1:
         raise argparse.ArgumentTypeError(f"{text} will not do; use a number above 0, at most 1")
@@ -38,7 +38,7 @@ def probability(text: str) -> float:
 def some_text(text: str) -> str:
     """An argparse type: a text that is not empty."""
     if not text:
-        raise argparse.ArgumentTypeError("an empty text stops nothing; give at least a character")
+        raise argparse.ArgumentTypeError("it is empty; give at least one character")
     return text
 
 
@@ -50,7 +50,10 @@ def number_in(text: str) -> float:
 
 
 def newest_run(default: str) -> Path:
-    """The latest finished run among `default`, `default-2`, ...: the one to sample from."""
+    """The folder of the newest finished run among `default`, `default-2`, ...
+
+    Raises UsageError if there is none.
+    """
     parent, name = Path(default).parent, Path(default).name
     finished = [path.parent for path in parent.glob(f"{name}*/model.pt")]
     if not finished:
@@ -59,7 +62,7 @@ def newest_run(default: str) -> Path:
 
 
 def prompt_of(args) -> str:
-    """The prompt; of "-", what stands in standard input, without a newline at its end."""
+    """The prompt; for "-" the content of standard input, without its final newline."""
     if args.prompt != "-":
         return args.prompt
     try:
@@ -75,11 +78,14 @@ def prompt_of(args) -> str:
 
 
 def sample(args, folder: Path) -> None:
-    """Write what the run's model makes of the prompt, token by token; several times if asked."""
+    """Print one or more continuations of the prompt, token by token."""
     prompt = prompt_of(args)
     _, tokenizer, model = run.read_run(folder)
     if args.cache and not can_cache(model):
-        raise UsageError("--cache reads the parts of the book's model, and this run has others")
+        raise UsageError(
+            "--cache needs a model with the parts of the book's, and this run's has others; use "
+            "--no-cache"
+        )
     if args.cache is None:
         model = with_cache(model)
     elif args.cache:
@@ -105,9 +111,9 @@ def sample(args, folder: Path) -> None:
 
 
 def decoded(tokenizer, ids: Iterable[int]) -> Iterator[str]:
-    """The text of each id, up to the end of the document.
+    """Decode ids to text piece by piece, up to the end of the document.
 
-    The bytes of a character that is not complete wait for those of the next token.
+    The bytes of an incomplete character are held until the next token completes it.
     """
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     for token in ids:
@@ -119,7 +125,7 @@ def decoded(tokenizer, ids: Iterable[int]) -> Iterator[str]:
 
 
 def until(stop: str | None, pieces: Iterable[str]) -> Iterator[str]:
-    """The text up to `stop`, which is left out: what may be its beginning waits.
+    """The text before `stop`; a piece that may be the beginning of `stop` is held back.
 
     >>> "".join(until("\\n\\n", ["one\\n", "two\\n", "\\nthree"]))
     'one\\ntwo'
@@ -144,15 +150,17 @@ def until(stop: str | None, pieces: Iterable[str]) -> Iterator[str]:
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     print_anything()
-    parser = Parser(prog="python -m p05_gpt.sample", description="Let a trained GPT write.")
+    parser = Parser(
+        prog="python -m p05_gpt.sample", description="Generate text from a trained GPT."
+    )
     add = parser.add_argument
     add("--run", metavar="DIR", help=f"a run's folder; default: the newest {DEFAULT_OUT}*")
     add(
         "--prompt",
         default="",
         metavar="TEXT",
-        help="what it continues, - for standard input without its last newline; default: a new "
-        "document, or a newline",
+        help="the text to continue; -: standard input, without its final newline; default: the "
+        "start of a document, or a newline",
     )
     add("--tokens", type=at_least(1), default=500, metavar="N", help="default: %(default)s")
     add(
@@ -160,28 +168,29 @@ def main(argv: list[str] | None = None) -> int:
         type=temperature,
         default=1.0,
         metavar="X",
-        help="0: always the likeliest token; above 1: bolder; default: %(default)s",
+        help="0: greedy, always the likeliest token; above 1: a flatter distribution; "
+        "default: %(default)s",
     )
-    add("--top-k", type=at_least(1), metavar="N", help="draw among the N likeliest tokens only")
+    add("--top-k", type=at_least(1), metavar="N", help="sample from the N likeliest tokens only")
     add(
         "--top-p",
         type=probability,
         metavar="P",
-        help="draw among the fewest tokens that together reach probability P",
+        help="sample from the smallest set of likeliest tokens with total probability P",
     )
-    add("--stop", type=some_text, metavar="TEXT", help="end where this comes, and leave it out")
+    add("--stop", type=some_text, metavar="TEXT", help="stop before this text")
     add(
         "--samples",
         type=at_least(1),
         default=1,
         metavar="N",
-        help="texts, each with the next seed; default: %(default)s",
+        help="number of texts, each with the next seed; default: %(default)s",
     )
     add(
         "--cache",
         action=argparse.BooleanOptionalAction,
-        help="keep keys and values: the same text, sooner, until it fills the context; from there "
-        "on every token costs a whole window again, as without; default: where it gives the same",
+        help="cache keys and values: the same text, faster until it fills the context; default: on "
+        "if the model supports it",
     )
     add("--seed", type=at_least(0), default=1337, metavar="N", help="default: %(default)s")
     args = parser.parse_args(argv)

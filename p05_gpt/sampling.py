@@ -1,8 +1,8 @@
-"""Sampling beyond the listing: top-p, values checked, nothing changed but the text.
+"""Sampling beyond the listing: top-p, checked arguments, no side effects.
 
-`generate` here is the one that the package exports. It calls the listing's, and a reader's in its
-place, and adds what a program needs that samples in the middle of its training: each module's mode
-and the global random state are afterwards what they were.
+The package exports this `generate`. It wraps the listing's (or a reader's in its place) so that it
+can be called during training: afterwards each module's mode and the global random state are what
+they were.
 
 Source: Holtzman et al., "The Curious Case of Neural Text Degeneration" (2020), for top-p.
 """
@@ -27,12 +27,12 @@ def generate(
     top_p: float | None = None,
     generator: torch.Generator | None = None,
 ) -> torch.Tensor:
-    """Continue idx (B, T): returns (B, T + max_new_tokens), the given tokens first.
+    """Continue idx (B, T) int64: returns (B, T + max_new_tokens), the given tokens first.
 
-    As the listing's generate, and top_p keeps, of what temperature and top_k leave, the fewest
-    tokens that together reach probability p. Without a `generator` the draws start from the global
-    random state and do not move it. Raises ValueError for an empty idx and outside temperature >=
-    0, top_k >= 1, 0 < top_p <= 1.
+    As the listing's `generate`, with nucleus sampling: after temperature and top_k, `top_p` keeps
+    the smallest set of likeliest tokens whose probabilities sum to at least top_p. Without a
+    `generator`, sampling starts from the global random state and does not change it. Raises
+    ValueError for an empty idx and unless temperature >= 0, top_k >= 1 and 0 < top_p <= 1.
     """
     if idx.shape[1] == 0:
         raise ValueError("generate needs at least one token to continue")
@@ -52,7 +52,7 @@ def stream(
     generator: torch.Generator | None = None,
     **sampling,
 ) -> Iterator[int]:
-    """The new tokens of generate, one by one as they are drawn; idx is (1, T)."""
+    """Yield the new tokens of `generate` for idx (1, T), one at a time."""
     generator = on_device(generator, idx.device)
     for _ in range(max_new_tokens):
         idx = generate(model, idx, 1, generator=generator, **sampling)
@@ -66,7 +66,7 @@ def next_token(
     top_p: float | None = None,
     generator: torch.Generator | None = None,
 ) -> torch.Tensor:
-    """Draw a token for each row of logits: (B, V) -> (B, 1) int64; arguments as in generate."""
+    """Sample a token for each row of logits: (B, V) -> (B, 1) int64; arguments as in generate."""
     temperature = checked(temperature, top_k, top_p)
     if temperature > 0 and top_p is not None:
         logits = nucleus(logits, temperature, top_k, top_p)
@@ -76,7 +76,10 @@ def next_token(
 
 
 def on_device(generator: torch.Generator | None, device: torch.device) -> torch.Generator:
-    """A generator that can draw there; a new one starts where the given or the global one is."""
+    """A generator for `device`: the given one if it fits, else one seeded from it.
+
+    Without a generator the global random state takes its place.
+    """
     if generator is not None and generator.device.type == device.type:
         return generator
     if generator is None and device.type == "cpu":
@@ -86,7 +89,7 @@ def on_device(generator: torch.Generator | None, device: torch.device) -> torch.
 
 
 def checked(temperature: float, top_k: int | None, top_p: float | None) -> float:
-    """The temperature; one that float32 cannot divide by is greedy, as 0 is."""
+    """Check the arguments; returns the temperature, 0 where float32 could not divide by it."""
     if not temperature >= 0:
         raise ValueError(f"temperature must be 0 or above, got {temperature}")
     if top_k is not None and top_k < 1:
@@ -99,29 +102,29 @@ def checked(temperature: float, top_k: int | None, top_p: float | None) -> float
 def nucleus(
     logits: torch.Tensor, temperature: float, top_k: int | None, top_p: float
 ) -> torch.Tensor:
-    """-inf for what top_p leaves out: (..., V) -> the same shape, the other logits unchanged."""
+    """Set the logits outside the top-p nucleus to -inf: (..., V) -> the same shape."""
     ordered, order = logits.sort(dim=-1, descending=True)  # likeliest first
     if top_k is not None:
         ordered = ordered[..., :top_k]
     probs = nn.functional.softmax(ordered / temperature, dim=-1)
-    likelier = probs.cumsum(-1) - probs  # what the tokens before this one already hold
+    likelier = probs.cumsum(-1) - probs  # the total probability of the likelier tokens
     ordered = ordered.masked_fill(likelier >= top_p, float("-inf"))
     nothing = torch.full_like(logits, float("-inf"))
     return nothing.scatter(-1, order[..., : ordered.shape[-1]], ordered)
 
 
 class Nucleus(nn.Module):
-    """A model that gives the tokens outside the nucleus no chance."""
+    """A model whose logits outside the top-p nucleus are -inf: (B, T) -> (B, 1, V)."""
 
     def __init__(self, model: nn.Module, temperature: float, top_k: int | None, top_p: float):
         super().__init__()
         self.model, self.kept = model, (temperature, top_k, top_p)
 
     def forward(self, idx: torch.Tensor) -> torch.Tensor:
-        return nucleus(self.model(idx)[:, -1:], *self.kept)  # (B, 1, V): the next token's alone
+        return nucleus(self.model(idx)[:, -1:], *self.kept)  # (B, 1, V): the next token's only
 
     def __getattr__(self, name):
-        """The model's own attributes, such as pos_emb, which tells the context length."""
+        """The model's own attributes, such as pos_emb, which has the context length."""
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -130,7 +133,7 @@ class Nucleus(nn.Module):
 
 @contextmanager
 def evaluating(model: nn.Module):
-    """Without dropout and without gradients; afterwards each module is in the mode it had."""
+    """Evaluation mode without gradients; afterwards each module is back in its own mode."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""The experiment repeats, its alarm reads curves as it says, its figure and commands work."""
+"""The experiment is deterministic, its alarm recognises curves, its figure and commands work."""
 
 import copy
 import math
@@ -21,7 +21,7 @@ short = partial(experiment, steps=4)
 
 @pytest.fixture(scope="module", autouse=True)
 def small_corpus():
-    """A twentieth of the text to train on, a tenth of what is held back."""
+    """A twentieth of the training text and a tenth of the validation text."""
     tokenizer, train_ids, val_ids, _ = break_it.corpus()
     train_ids, val_ids = train_ids[:50_000], val_ids[:2000]
     bigram = break_it.run.bigram_loss(train_ids, val_ids, len(tokenizer.vocab))
@@ -53,7 +53,7 @@ def test_the_numbers_are_those_of_a_fresh_model_on_characters(healthy):
     "curve, said",
     [
         ([START] + [2.2] * 2 * SMOOTH, NOTHING),
-        ([START] + [2.2] * SMOOTH + [math.nan], "not a number"),
+        ([START] + [2.2] * SMOOTH + [math.nan], "NaN or infinite"),
         ([1.2 * START] + [2.2] * 2 * SMOOTH, "a wrong start"),
         ([START] + [0.5] * 2 * SMOOTH, "too good"),
         ([START] + [2.6] * 2 * SMOOTH, "stuck"),

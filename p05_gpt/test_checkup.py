@@ -1,6 +1,6 @@
-"""The examination: sound models of many styles pass it, and each broken one is named.
+"""The checkup: sound models in many styles pass, and each broken one gets its finding.
 
-Here a quick selection; python -m p05_gpt.test_checkup examines all of SOUND and BROKEN and counts.
+pytest examines a quick selection; python -m p05_gpt.test_checkup all of SOUND and BROKEN.
 """
 
 import math
@@ -19,7 +19,7 @@ V, T = 65, 16
 
 
 class Model(nn.Module):
-    """A small language model in as many styles as its flags allow, and broken in as many ways."""
+    """A small language model whose flags choose its style or break it."""
 
     def __init__(self, width=32, heads=4, layers=2, std=None, **flags):
         super().__init__()
@@ -113,7 +113,7 @@ class Block(nn.Module):
 
 
 def rotated(x):
-    """Rotary positions: pairs of channels turned by an angle that grows with the position."""
+    """Rotary position embedding: rotates pairs of channels by an angle proportional to position."""
     t, hs = x.shape[-2:]
     angle = torch.arange(t)[:, None] * 100.0 ** (-torch.arange(hs // 2) / (hs // 2))
     a, b = x.chunk(2, -1)
@@ -131,7 +131,7 @@ class Recurrent(nn.Module):
 
 
 class Encoder(nn.Module):
-    """PyTorch's own layers, under a causal mask."""
+    """PyTorch's own layers with a causal mask."""
 
     def __init__(self):
         super().__init__()
@@ -300,7 +300,7 @@ def test_a_loss_that_pairs_logits_with_other_targets_is_named(loss):
 
 
 def test_windows_side_by_side_can_be_examined():
-    """first_windows_only reads as much of the text as a batch holds."""
+    """Like those of first_windows_only, which need a text as long as a batch."""
     sabotage = next(s for s in break_it.SABOTAGES if s.name == "first_windows_only")
     subject = checkup.Subject(Model, V, T, get_batch=sabotaged("p05_gpt", sabotage).get_batch)
     assert checkup.targets_are_not_the_next_token(subject) is None

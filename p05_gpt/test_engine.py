@@ -42,9 +42,9 @@ def test_logits_agree_to_1e_5_and_gradients_to_1e_4(flags):
     assert grads.keys() == our_grads.keys() and len(grads) > 20
     for name, expected in grads.items():
         error = np.linalg.norm(our_grads[name] - expected) / np.linalg.norm(expected)
-        assert error < 1e-4, f"the gradient of {name} is off by {error:.1e} of its size"
+        assert error < 1e-4, f"the gradient of {name} has a relative error of {error:.1e}"
         worst = abs(our_grads[name] - expected).max() / abs(expected).max()
-        assert worst < 1e-4, f"an element of the gradient of {name} by {worst:.1e} of the largest"
+        assert worst < 1e-4, f"{name}: one element is off by {worst:.1e} of the largest gradient"
 
 
 def test_losses_over_fifty_steps_agree_to_1e_3():
@@ -52,8 +52,8 @@ def test_losses_over_fifty_steps_agree_to_1e_3():
     ids = 7 * torch.arange(5000) % 20
     rows = [(a, b) for (a, _), (b, _) in engine.losses_of_both(args, ids, 20)]
     worst = max(abs(a - b) for a, b in rows)
-    assert worst < 1e-3, f"{worst:.1e} nats apart"
-    assert rows[-1][0] < rows[0][0] - 2, "a comparison of two models that do not learn says little"
+    assert worst < 1e-3, f"the losses differ by up to {worst:.1e} nats"
+    assert rows[-1][0] < rows[0][0] - 2, "the models did not learn, so the comparison says little"
 
 
 def test_both_take_the_learning_rates_of_the_training_command(monkeypatch):
@@ -111,7 +111,7 @@ def test_it_writes_no_run(capsys):
     with pytest.raises(SystemExit) as ended:
         train.main(["--engine", "p02_tensors", "--out", "here"])
     said = capsys.readouterr().err
-    assert ended.value.code == 2 and said.count("\n") == 1 and "leave --out away" in said
+    assert ended.value.code == 2 and said.count("\n") == 1 and "omit --out" in said
 
 
 def test_files_without_the_import_lines_are_named():
@@ -134,7 +134,7 @@ for steps in (engine.torch_steps, engine.our_steps) if hasattr(os, "fork") else 
 
 @pytest.fixture(scope="module", autouse=True)
 def process():
-    """It measures while the tests above run."""
+    """Starts the measurements, which run while the tests above do."""
     code = IN_ONE_PROCESS.format(flags=SMALL)
     command = [sys.executable, "-c", code]
     output = dict(stdout=subprocess.PIPE, text=True, encoding="utf-8")
@@ -145,13 +145,13 @@ def process():
 
 @pytest.fixture(scope="module")
 def measured(process):
-    """What it says: the profile, and the growth of the peak on both."""
+    """The output of that process: the profile, then the growth of the peak on both engines."""
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 0
     return said
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no process that begins as a copy")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 def test_a_step_needs_at_most_twice_the_memory_of_torchs(measured, monkeypatch):
     peaks = iter(measured.split()[-2:])
     monkeypatch.setattr(engine, "fresh", lambda call: next(peaks))

@@ -1,8 +1,8 @@
-"""What can be checked of the chapter's homework.
+"""Checks of the chapter's homework.
 
     pytest p05_gpt --build my/p05_gpt.py --homework 1
 
-A check is skipped as long as the file does not have what the homework asks for.
+A check is skipped until the file has what the homework asks for.
 """
 
 import math
@@ -17,7 +17,7 @@ def tied(build, vocab, n_embd):
     torch.manual_seed(1337)
     model = build.GPT(vocab, n_embd, 4, 2, 16)
     if model.head.weight is not model.tok_emb.weight:
-        pytest.skip("head.weight and tok_emb.weight are two matrices still")
+        pytest.skip("head.weight and tok_emb.weight are still two matrices")
     return model
 
 
@@ -29,8 +29,9 @@ def test_a_tied_model_starts_at_ln_v(build, vocab, n_embd):
     with torch.no_grad():
         first = build.loss(model(idx[:, :-1]), idx[:, 1:]).item()
     assert abs(first - math.log(vocab)) < 0.3, (
-        f"the first loss on random tokens is {first:.2f}, ln {vocab} is {math.log(vocab):.2f}: as "
-        "a head the matrix has to begin small, about 1 / sqrt(n_embd) or below"
+        f"the first loss on random tokens is {first:.2f}, and ln {vocab} is {math.log(vocab):.2f}: "
+        "the head needs small initial weights, with a standard deviation of about 1 / sqrt(n_embd) "
+        "or less"
     )
 
 
@@ -51,7 +52,7 @@ def rotated(build, T=8, hs=8, seed=0):
     x = torch.randn(2, 3, T, hs, generator=torch.Generator().manual_seed(seed))
     got = rotate(x.clone())
     assert got.shape == x.shape, (
-        f"rotate of {tuple(x.shape)} should stay so, got {tuple(got.shape)}"
+        f"rotate should keep the shape {tuple(x.shape)}, got {tuple(got.shape)}"
     )
     return rotate, x, got
 
@@ -62,7 +63,7 @@ def test_a_rotation_keeps_lengths_and_the_first_position(build):
     off = (got.norm(dim=-1) - x.norm(dim=-1)).abs().max().item()
     assert off < 1e-4, f"a rotation keeps the length of every vector; one changed by {off:.2g}"
     off = (got[:, :, 0] - x[:, :, 0]).abs().max().item()
-    assert off < 1e-5, f"position 0 is turned by nothing; it changed by {off:.2g}"
+    assert off < 1e-5, f"position 0 has angle 0 and should not change; it changed by {off:.2g}"
 
 
 @pytest.mark.homework(3)
@@ -73,10 +74,11 @@ def test_scores_depend_on_the_distance_alone(build):
     scores = (rotate(q.clone()) @ rotate(k.clone()).transpose(-2, -1))[0, 0]
     off = (scores[1:, 1:] - scores[:-1, :-1]).abs().max().item()
     assert off < 1e-4, (
-        f"the same query and key, both one position later, give another score, by up to {off:.2g}"
+        f"moving a query and a key by one position each changes their score by up to {off:.2g}; "
+        "it should depend on their distance alone"
     )
     spread = (scores[-1].max() - scores[-1].min()).item()
-    assert spread > 1e-3, "the score is the same at every distance: positions are not in it"
+    assert spread > 1e-3, "the score is the same at every distance: it ignores positions"
 
 
 @pytest.mark.homework(3)
@@ -85,6 +87,6 @@ def test_a_rotation_can_start_later(build):
     later = rotate(x[:, :, 3:].clone(), 3)
     off = (later - got[:, :, 3:]).abs().max().item()
     assert off < 1e-4, (
-        f"rotate(x[:, :, 3:], 3) should be rotate(x)[:, :, 3:], as a cache needs it; they differ "
-        f"by up to {off:.2g}"
+        f"rotate(x[:, :, 3:], 3) should equal rotate(x)[:, :, 3:], as a key-value cache needs; "
+        f"they differ by up to {off:.2g}"
     )

@@ -27,7 +27,9 @@ def model(build):
 def test_a_fresh_model_knows_nothing(model):
     logits = model(tokens(4, BLOCK)).detach().reshape(-1, V)
     first = F.cross_entropy(logits, tokens(4 * BLOCK, seed=1)).item()
-    assert abs(first - math.log(V) - 1 / 6) < 0.1, f"{first:.2f}, and ln {V} is {math.log(V):.2f}"
+    assert abs(first - math.log(V) - 1 / 6) < 0.1, (
+        f"the first loss is {first:.2f}; ln {V} + 1/6 is {math.log(V) + 1 / 6:.2f}"
+    )
 
 
 def test_every_weight_begins_to_learn(model):

@@ -1,4 +1,4 @@
-"""The cache changes the price of a text, never the text."""
+"""The cache changes the cost of a text, never the text."""
 
 import copy
 
@@ -28,7 +28,7 @@ def prompt(B, T, seed=0):
 
 
 def count_positions(model):
-    """Attach a counter of the positions that the head computes."""
+    """Count the positions that the head computes, call by call, with a hook."""
     seen = []
     hook = model.head.register_forward_hook(lambda layer, given, out: seen.append(out.shape[1]))
     return seen, hook
@@ -90,7 +90,7 @@ def test_forget_makes_it_read_again_with_new_weights(model):
 def test_more_than_the_context_is_refused_as_by_the_model(model):
     with pytest.raises(IndexError):
         model(prompt(1, BLOCK + 1))
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(ValueError, match="context length of 12"):
         CachedGPT(model)(prompt(1, BLOCK + 1))
 
 
@@ -98,7 +98,7 @@ def test_a_model_with_other_parts_is_refused(model):
     other = copy.deepcopy(model)
     other.blocks[1].norm = other.blocks[1].ln_1
     del other.blocks[1].ln_1
-    with pytest.raises(ValueError, match="has others"):
+    with pytest.raises(ValueError, match="needs a model with the parts"):
         CachedGPT(other)
 
 

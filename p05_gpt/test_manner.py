@@ -1,4 +1,4 @@
-"""What we ask of our own listing beyond what a chapter can: `--build` asks for none of this."""
+"""What our own listing does beyond what the chapter teaches; `--build` requires none of it."""
 
 import inspect
 
@@ -21,7 +21,7 @@ def tokens(*shape):
 
 
 def test_the_listing_says_what_the_book_says():
-    """GPT, statement for statement; only type hints and comments come on top."""
+    """GPT, statement for statement, apart from type hints and comments."""
     source = "\n".join(line.split("  #")[0] for line in inspect.getsource(build.GPT).splitlines())
     statements = [
         "super().__init__()",

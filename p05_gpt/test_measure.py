@@ -1,4 +1,4 @@
-"""What measure.py counts is right, its formulas hold, its commands say what they cannot do."""
+"""measure.py: its counts, its formulas, its commands and their refusals."""
 
 import math
 from types import SimpleNamespace

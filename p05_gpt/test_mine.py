@@ -16,7 +16,7 @@ SIZES = ["--n-layer=1", "--n-head=2", "--n-embd=8", "--block-size=8", "--steps=2
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """An empty folder to work in, with my/ and a small text."""
+    """A working folder with an empty my/ and a small text."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my").mkdir()
     (tmp_path / "text.txt").write_text("to be or not to be, " * 50, encoding="utf-8")
@@ -58,7 +58,7 @@ def test_files_that_pass_take_the_place_of_ours_and_the_lines_say_so(folder, cap
         "p04_attention": (True, "my/p04_attention.py: 94 of 94 pass"),
         "p05_gpt": (False, "my/p05_gpt.py: 61 of 66 pass; next: loss"),
     }
-    check = mine.check  # the real one says of a file that is missing that it is
+    check = mine.check  # the real one, for files that are missing
     monkeypatch.setattr(mine, "check", lambda name, file: verdicts.get(name) or check(name, file))
     write_attention()
     write("p05_gpt.py", "def loss(logits, targets):\n    return logits.mean()\n")
@@ -73,24 +73,24 @@ def test_files_that_pass_take_the_place_of_ours_and_the_lines_say_so(folder, cap
         ["p04_attention", "yours"],
         ["p05_gpt", "ours"],
     ]
-    assert "has no part in this training" in lines[0]
+    assert "is not used by this command" in lines[0]
     assert "there is no my/p03_bpe.py" in lines[1]
     assert "my/p04_attention.py:" in lines[2] and lines[2].endswith("pass")
     assert "next: loss" in lines[3]
     assert json.loads(Path("run/config.json").read_text("utf-8"))["mine"] == "my/"
-    assert any(line.endswith("leave --mine away") for line in lines), "the book's own, to compare"
+    assert any(line.endswith("omit --mine") for line in lines), "the book's own, to compare"
 
-    # The run's weights are of their layer, and so is the model that samples from them.
+    # The run was trained with the reader's layer, and sampling uses it too.
     assert [path.name for path in Path("run/mine").iterdir()] == ["p04_attention.py"]
     assert sample.main(["--run", "run", "--tokens", "5"]) == 0
     assert capsys.readouterr().out.strip("\n")
 
-    # What stands in this process is what stood in it before.
+    # The modules of this process are those from before.
     projects = {name: m for name, m in sys.modules.items() if mine.PROJECT.match(name)}
     assert projects == {name: m for name, m in before.items() if mine.PROJECT.match(name)}
     assert sys.modules["p04_attention.build"] is attention
 
-    # A run in its place that is on ours alone keeps nothing of it.
+    # A run on our files alone that replaces it keeps none of the reader's.
     assert train.main([*flags[2:], "--overwrite"]) == 0
     assert not Path("run/mine").exists()
     assert sample.main(["--run", "run", "--tokens", "5"]) == 0
@@ -107,10 +107,10 @@ def test_their_names_replace_ours_and_everything_builds_on_them(folder):
         from p05_gpt import train as fresh
 
         model = p05_gpt.GPT(10, 8, 2, 1, 8)
-        assert hasattr(model.blocks[0].attn, "qkv"), "our GPT stands on their attention"
+        assert hasattr(model.blocks[0].attn, "qkv"), "our GPT uses their attention"
         assert p04_attention.CausalSelfAttention is type(model.blocks[0].attn)
         assert fresh.loss(None, None) == "theirs" and p05_gpt.build.loss is fresh.loss
-        assert p05_gpt.build.generate.__module__ == "p05_gpt.build", "ours, where there is none"
+        assert p05_gpt.build.generate.__module__ == "p05_gpt.build", "they have no generate"
     from p05_gpt import GPT
 
     assert not hasattr(GPT(10, 8, 2, 1, 8).blocks[0].attn, "qkv")
@@ -163,7 +163,7 @@ def test_a_folder_of_which_nothing_passes_is_not_trained_on(folder, capsys, monk
     with pytest.raises(SystemExit) as end:
         train.main(["--mine", "my", "--data", "text.txt", "--tokenizer", "char", *SIZES])
     err = capsys.readouterr().err
-    assert end.value.code == 2 and err.count("\n") == 1 and "leave --mine away" in err
+    assert end.value.code == 2 and err.count("\n") == 1 and "omit --mine" in err
     assert not Path("runs").exists()
 
 

@@ -1,4 +1,4 @@
-"""sample: what it writes, when, and where it ends."""
+"""The sample command: its text, when it is written, and where it ends."""
 
 import io
 import sys
@@ -17,11 +17,11 @@ TEXT = "to be or not to be, that is the question\n" * 30
 
 
 def save_run(folder, tokenizer, favour=None):
-    """A run with random weights; of the ids in `favour`, the next is likeliest by far."""
+    """Write a run with random weights, or one in which each id of `favour` predicts the next."""
     vocab = len(tokenizer.vocab)
     torch.manual_seed(0)
     model = GPT(vocab, 16, 2, 2, BLOCK)
-    if favour is not None:  # the token alone decides, and each is followed by the one after it
+    if favour is not None:  # the prediction depends on the last token alone
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.zero_()
@@ -89,7 +89,7 @@ def test_a_model_that_only_looks_like_the_books_goes_without_cache(folder):
     model = run.read_run(folder)[2]
     assert isinstance(kv_cache.with_cache(model), kv_cache.CachedGPT)
     model.tok_emb.register_forward_hook(lambda layer, given, out: out * given[0].shape[1])
-    assert kv_cache.with_cache(model) is model, "it depends on the length of the text"
+    assert kv_cache.with_cache(model) is model, "its embedding depends on the length of the text"
     del model.blocks
     assert kv_cache.with_cache(model) is model
 

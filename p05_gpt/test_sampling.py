@@ -1,4 +1,4 @@
-"""The package's generate: the listing's, with top-p, and nothing changed but the text."""
+"""The package's generate: the listing's, with top-p and without side effects."""
 
 import pytest
 import torch

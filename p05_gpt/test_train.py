@@ -1,4 +1,4 @@
-"""The commands end to end, on a small text: what they write, what they refuse, what they repeat."""
+"""The commands end to end, on a small text: files, refusals, determinism."""
 
 import json
 import os
@@ -53,7 +53,7 @@ def text_file(tmp_path_factory):
 
 
 def shorten_endings(patch):
-    """Runs write little and draw no figure: two thirds of their time."""
+    """Short samples and no figure, which save two thirds of a run's time."""
     patch.setattr(train, "SAMPLE_TOKENS", 10)
     patch.setattr(train, "preview", partial(train.preview, n_tokens=5))
     patch.setattr(run, "draw_losses", lambda *args: None)
@@ -119,7 +119,7 @@ def test_metrics_have_a_row_for_every_step(finished):
 
 
 def test_the_learning_rate_rises_and_falls_in_straight_lines():
-    """A fiftieth of the steps up, the rest down: 2 of 100."""
+    """Warmup takes a fiftieth of the steps, here 2 of 100."""
     rates = [train.learning_rate(step, 100, 8.0) for step in range(100)]
     assert rates[:3] == pytest.approx([4.0, 7.92, 7.84])
     assert rates[2:] == pytest.approx([8.0 * (1 - step / 100) for step in range(2, 100)])
@@ -245,7 +245,7 @@ BAD_FLAGS = [
 def test_bad_flags_end_with_one_line(text_file, tmp_path, capsys, flags, part):
     argv = ["--data", text_file, "--out", str(tmp_path / "run"), *SMALL, *flags]
     assert part in refusal(train.main, argv, capsys)
-    assert not (tmp_path / "run").exists(), "nothing half-written may be left behind"
+    assert not (tmp_path / "run").exists(), "a refused run must not leave a folder behind"
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_a_text_that_cannot_be_used_ends_with_one_line(tmp_path, capsys, content
     if content is not None:
         path.write_bytes(content)
     argv = ["--data", str(path), "--out", str(tmp_path / "run"), *SMALL]
-    if part is None:  # characters that the first part does not have
+    if part is None:  # characters that the training part does not have
         assert "--tokenizer bpe" in refusal(train.main, [*argv, "--tokenizer", "char"], capsys)
     else:
         assert part in refusal(train.main, argv, capsys)
@@ -290,7 +290,7 @@ def test_ctrl_c_keeps_what_there_is(text_file, tmp_path, monkeypatch, capsys):
 
     def get_batch(*given):
         batches.append(given)
-        if len(batches) == 6:  # the first one only tries the model out
+        if len(batches) == 6:  # the first call is that of call_everything
             signal.raise_signal(signal.SIGINT)
         return build.get_batch(*given)
 
@@ -305,7 +305,7 @@ def test_ctrl_c_keeps_what_there_is(text_file, tmp_path, monkeypatch, capsys):
     run.read_run(out)
 
 
-# What may go wrong while a run is written, read or watched
+# Errors while a run is written, read or watched
 
 
 def locked(monkeypatch, times):
@@ -378,7 +378,7 @@ def test_a_reader_that_goes_away_leaves_no_traceback(finished, monkeypatch, caps
     with open(writing, "w", encoding="utf-8") as pipe:
         monkeypatch.setattr(sys, "stdout", pipe)
         assert sample.main(["--run", str(finished), "--tokens", "20"]) == 0
-        pipe.write("what is left when the process ends")
+        pipe.write("buffered until the process ends")
     assert not capsys.readouterr().err
 
 
@@ -393,7 +393,7 @@ def test_auto_is_the_cpu_where_there_is_no_cuda(monkeypatch):
 
 @pytest.fixture(scope="module")
 def folder_of_texts(text_file, tmp_path_factory):
-    """Three documents, one with a mark and CRLF."""
+    """Three documents, one with a byte-order mark and CRLF."""
     folder = tmp_path_factory.mktemp("texts")
     text = Path(text_file).read_bytes()
     for i, start in enumerate((0, 1000, 2500)):
@@ -419,8 +419,9 @@ def test_between_documents_stands_a_token_of_the_tokenizers_file(of_documents, f
     assert end == config["vocab"] - 1 == model.tok_emb.num_embeddings - 1
     assert config["data"] == [str(folder_of_texts)]
     args = SimpleNamespace(data=[str(folder_of_texts)], block_size=8)
-    _, first, second, _, digest = run.load_data(args, tokenizer)
-    assert digest == config["corpus_sha256"]
+    data = run.load_data(args, tokenizer)
+    first, second = data.train_ids, data.val_ids
+    assert data.sha256 == config["corpus_sha256"]
     assert (first == end).sum() == 2 and not (second == end).any(), "three texts, cut in the last"
     documents = run.read_documents([str(folder_of_texts)])
     text = "".join(documents)
@@ -519,7 +520,7 @@ def test_a_device_without_the_dtype_is_told_in_one_line(text_file, tmp_path, mon
 
     monkeypatch.setattr(torch, "autocast", refuse)
     argv = ["--data", text_file, "--out", str(tmp_path / "run"), *SMALL, "--dtype", "bfloat16"]
-    assert "leave --dtype" in refusal(train.main, argv, capsys)
+    assert "omit --dtype" in refusal(train.main, argv, capsys)
     assert not (tmp_path / "run").exists()
 
 

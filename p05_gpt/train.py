@@ -1,7 +1,7 @@
 """Train the GPT: python -m p05_gpt.train
 
-Reads a text (Tiny Shakespeare unless --data), learns a tokenizer on its first nine tenths, trains
-on them and measures on the rest. Everything it writes is in the run's folder (see run.py).
+Reads a text (Tiny Shakespeare by default), trains a tokenizer and the model on its first 90 %, and
+validates on the rest. Everything is written to the run's folder (see run.py).
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ from .sampling import generate
 
 DEFAULT_OUT = "runs/p05_gpt"
 ADAMW = {"betas": (0.85, 0.95), "weight_decay": 0.1}
-SAMPLE_TOKENS = 500  # of the text that a run ends with
-BOOK = 1.546  # nats per character that the default run reaches with the book's own files
-USES = {  # the projects that --mine can replace
+SAMPLE_TOKENS = 500  # length of the sample at the end of a run
+BOOK = 1.546  # nats per character of the default run with the book's own files
+USES = {  # the projects that --mine can replace, by engine
     "torch": ("p03_bpe", "p04_attention", "p05_gpt"),
     "p02_tensors": ("p01_autograd", "p02_tensors", "p03_bpe"),
 }
 
 
 def add_flags(parser: Parser, default_out: str) -> None:
-    """The flags that every training command of the book has in common."""
+    """Add the flags that all training commands of the book share."""
     add = parser.add_argument
     add(
         "--data",
@@ -99,15 +99,15 @@ def add_flags(parser: Parser, default_out: str) -> None:
         "--eval-tokens",
         type=at_least(2),
         metavar="N",
-        help="of the second part, for a validation on the way; the last one is over all of it; "
-        "default: an eighth of the tokens trained on since the last one, 4096 at least",
+        help="tokens of the validation part for a validation during training; the last one reads "
+        "all of it; default: an eighth of the tokens trained on in between, at least 4096",
     )
     add("--seed", type=at_least(0), default=1337, metavar="N", help="default: %(default)s")
     add(
         "--dtype",
         choices=("float32", "bfloat16"),
         default="float32",
-        help="bfloat16: of the products in the model, by autocast, quicker on a GPU that has it; "
+        help="bfloat16: matrix products by autocast, faster on a GPU that supports it; "
         "default: %(default)s",
     )
     add(
@@ -121,20 +121,20 @@ def add_flags(parser: Parser, default_out: str) -> None:
 
 
 def parse_flags(argv: list[str] | None = None):
-    """The parser, for its error line, and the flags."""
+    """The parser, which prints errors, and the parsed flags."""
     parser = Parser(prog="python -m p05_gpt.train", description="Train a GPT on a text.")
     add_flags(parser, DEFAULT_OUT)
     parser.add_argument(
         "--lr",
         type=positive,
         default=4e-3,
-        help="highest learning rate; default: %(default)s",
+        help="peak learning rate; default: %(default)s",
     )
     parser.add_argument(
         "--engine",
         choices=("torch", "p02_tensors"),
         default="torch",
-        help="p02_tensors: train on project 2 and on torch side by side, to compare",
+        help="p02_tensors: train on project 2 and on torch side by side and compare the losses",
     )
     args = parser.parse_args(argv)
     set_eval_tokens(args, args.batch_size * args.block_size)
@@ -142,16 +142,17 @@ def parse_flags(argv: list[str] | None = None):
 
 
 def set_eval_tokens(args, tokens_per_step: int) -> None:
-    """The default of --eval-tokens: so many that validations take about a twentieth of the time.
+    """Set the default of --eval-tokens, with which validation takes about 5 % of the run's time.
 
-    A token costs a third of one that is trained on, where there are gradients to compute.
+    That is an eighth of the training tokens in between: a token costs three times as much in
+    training, with its backward pass, as in validation.
     """
     if args.eval_tokens is None:
         args.eval_tokens = max(4096, args.eval_every * tokens_per_step // 8)
 
 
 def train(args) -> int:
-    """One run from the text to the sample; returns the exit status."""
+    """Run the training command; returns the exit status. Raises UsageError for bad flags."""
     device = run.pick_device(args.device)
     if args.n_embd % args.n_head != 0:
         raise UsageError(
@@ -161,64 +162,68 @@ def train(args) -> int:
     run.check_dtype(args.dtype, device)
     if args.engine == "p02_tensors":
         if args.dtype != "float32":
-            raise UsageError("--engine p02_tensors computes in float32; leave --dtype away")
-        from .engine import train_both  # only here: project 2 may still be in the making
+            raise UsageError("--engine p02_tensors computes in float32; omit --dtype")
+        from .engine import train_both  # only here: the reader's project 2 may be unfinished
 
         return train_both(args)
-    tokenizer, train_ids, val_ids, tokens_per_char, digest = run.load_data(args)
-    vocab = len(tokenizer.vocab)
+    data = run.load_data(args)
+    vocab = len(data.tokenizer.vocab)
     model = new_model(args, vocab)
-    try_out(model, args, train_ids)
+    call_everything(model, args, data.train_ids)
     model = run.autocast(model.to(device), args.dtype)
     folder = run.claim_folder(
         args.out, args.overwrite, DEFAULT_OUT, "use --overwrite, or another folder with --out"
     )
     mine.keep(folder)
-    run.save_tokenizer(tokenizer, folder)
-    run.write_json(folder / "config.json", run.config_of(args, tokenizer, device, digest))
-    bigram = run.bigram_loss(train_ids, val_ids, vocab)
+    run.save_tokenizer(data.tokenizer, folder)
+    run.write_json(folder / "config.json", run.config_of(args, data, device))
+    bigram = run.bigram_loss(data.train_ids, data.val_ids, vocab)
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
     with without_reader():
         print(
-            f"{n_parameters:,} parameters on {device}; {len(train_ids):,} tokens to train on, "
-            f"{len(val_ids):,} to validate on, a vocabulary of {vocab:,}\n"
+            f"{n_parameters:,} parameters on {device}; {len(data.train_ids):,} tokens to train on, "
+            f"{len(data.val_ids):,} to validate on, a vocabulary of {vocab:,}\n"
             f"guessing costs {math.log(vocab):.3f} nats per token, a bigram model {bigram:.3f}; "
             f"writing to {folder}"
         )
 
     metrics = []
     with open(folder / "metrics.jsonl", "w", encoding="utf-8") as log, run.stop_signals() as stop:
-        for row in training_steps(args, model, train_ids, val_ids, tokens_per_char, tokenizer):
+        for row in training_steps(args, model, data):
             metrics.append(row)
             log.write(json.dumps(row) + "\n")
             log.flush()
             if stop.is_set() or not math.isfinite(row["train_loss"]):
                 break
-    return finish(folder, model, tokenizer, metrics, val_ids, tokens_per_char, bigram, args)
+    return finish(folder, model, data, metrics, bigram, args)
 
 
 def new_model(args, vocab: int) -> GPT:
-    """The model that a run begins with: always the same for the same flags."""
+    """The initial model of a run, determined by the flags (sizes and seed)."""
     torch.manual_seed(args.seed)
     model = GPT(vocab, args.n_embd, args.n_head, args.n_layer, args.block_size)
     init_weights(model)
     return model
 
 
-def try_out(model: GPT, args, train_ids: torch.Tensor) -> None:
-    """Call all that a run will need, so that what is not written yet is found at its beginning."""
+def call_everything(model: GPT, args, train_ids: torch.Tensor) -> None:
+    """Call each function of the listing once, so that a missing one ends the run at its start."""
     x, y = get_batch(train_ids, args.block_size, 1, torch.Generator())
     loss(model(x), y)
     evaluate(model, train_ids[:2], args.block_size)
     generate(model, x, 1)
 
 
-def training_steps(args, model, train_ids, val_ids, tokens_per_char, tokenizer):
-    """Train, step by step; yields the row of metrics.jsonl that belongs to each."""
+def training_steps(args, model, data: run.Data):
+    """Train step by step; yields each step's row of metrics.jsonl.
+
+    Losses are in nats per token, `seconds` is time since the first step, `grad_norm` the norm of
+    all gradients.
+    """
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, fused=True, **ADAMW)
     generator = torch.Generator().manual_seed(args.seed)  # the batches
     device = next(model.parameters()).device
-    some_ids = run.spread(val_ids, args.eval_tokens, args.block_size)
+    some_ids = run.spread(data.val_ids, args.eval_tokens, args.block_size)
     tokens_per_step = args.batch_size * args.block_size
     start = time.perf_counter()
     bar = tqdm(
@@ -233,7 +238,7 @@ def training_steps(args, model, train_ids, val_ids, tokens_per_char, tokenizer):
         lr = learning_rate(step, args.steps, args.lr)
         for group in optimizer.param_groups:
             group["lr"] = lr
-        x, y = get_batch(train_ids, args.block_size, args.batch_size, generator)
+        x, y = get_batch(data.train_ids, args.block_size, args.batch_size, generator)
         batch_loss = loss(model(x.to(device)), y.to(device))
         optimizer.zero_grad()
         batch_loss.backward()
@@ -251,15 +256,16 @@ def training_steps(args, model, train_ids, val_ids, tokens_per_char, tokenizer):
         }
         if (step + 1) % args.eval_every == 0 or step + 1 == args.steps:
             last = step + 1 == args.steps
-            row["val_loss"] = validation_loss(model, val_ids if last else some_ids, args.block_size)
-            row["val_nats_per_char"] = row["val_loss"] * tokens_per_char
+            val_ids = data.val_ids if last else some_ids
+            row["val_loss"] = validation_loss(model, val_ids, args.block_size)
+            row["val_nats_per_char"] = row["val_loss"] * data.tokens_per_char
             with without_reader():
                 bar.write(
                     f"step {step + 1}: validation {row['val_loss']:.3f} nats per token, "
                     f"{row['val_nats_per_char']:.3f} per character"
                 )
                 if math.isfinite(row["val_loss"]):
-                    bar.write(f"    {preview(model, tokenizer, args.seed)}")
+                    bar.write(f"    {preview(model, data.tokenizer, args.seed)}")
         row["seconds"] = round(time.perf_counter() - start, 4)
         speed = (step + 1) * tokens_per_step / row["seconds"]
         bar.set_postfix_str(f"loss {row['train_loss']:.3f}, {speed:,.0f} tokens/s", refresh=False)
@@ -267,13 +273,13 @@ def training_steps(args, model, train_ids, val_ids, tokens_per_char, tokenizer):
 
 
 def validation_loss(model, ids: torch.Tensor, block_size: int) -> float:
-    """evaluate, with a bar where it takes long."""
+    """`evaluate` with a progress bar: nats per token over ids (N,)."""
     with run.showing_calls(model, len(ids), "validating"):
         return evaluate(model, ids.to(next(model.parameters()).device), block_size)
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:
-    """Of a step counted from 0: in straight lines up to `peak`, a fiftieth of the way, and to zero.
+    """The learning rate of `step`, from 0: linear warmup over 2 % of the steps, then linear decay.
 
     >>> [round(learning_rate(step, 100, 1.0), 2) for step in (0, 1, 2, 50, 99)]
     [0.5, 0.99, 0.98, 0.5, 0.01]
@@ -282,27 +288,27 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
 
 
 def preview(model, tokenizer, seed: int, n_tokens: int = 40) -> str:
-    """One line of what the model writes now."""
+    """A short sample from the model on one line, line breaks as slashes."""
     text = sample_text(model, tokenizer, "", n_tokens, seed)
     return " / ".join(text.split("\n")).strip(" /")
 
 
 def sample_text(model, tokenizer, prompt: str, n_tokens: int, seed: int, **sampling) -> str:
-    """The prompt and `n_tokens` more, as text; the same seed writes the same text."""
+    """The prompt and its continuation by `n_tokens` tokens; `sampling` goes to `generate`."""
     idx = run.prompt_ids(tokenizer, prompt).to(next(model.parameters()).device)
     generator = torch.Generator().manual_seed(seed)
     new = generate(model, idx, n_tokens, generator=generator, **sampling)[0, idx.shape[1] :]
     return prompt + tokenizer.decode(new.tolist())
 
 
-def finish(folder: Path, model, tokenizer, metrics, val_ids, tokens_per_char, bigram, args) -> int:
-    """Write the weights, the figure and a sample; say how good it is and where it is."""
+def finish(folder: Path, model, data: run.Data, metrics: list[dict], bigram: float, args) -> int:
+    """Write weights, figure and sample, and print the result; returns the exit status."""
     save_weights(model, folder)
-    run.draw_losses(metrics, len(tokenizer.vocab), bigram, folder / "loss.png")
+    run.draw_losses(metrics, len(data.tokenizer.vocab), bigram, folder / "loss.png")
     last = metrics[-1]
     val_loss = last.get("val_loss")
-    if last["step"] < args.steps:  # stopped: the last validation over all is not made yet
-        val_loss = validation_loss(model, val_ids, args.block_size)
+    if last["step"] < args.steps:  # stopped before the validation over the whole part
+        val_loss = validation_loss(model, data.val_ids, args.block_size)
     if not math.isfinite(val_loss):
         print(
             f"the loss is NaN or infinite at step {last['step']}; metrics and weights are in "
@@ -311,13 +317,14 @@ def finish(folder: Path, model, tokenizer, metrics, val_ids, tokens_per_char, bi
         )
         return 1
     with run.showing_calls(model, SAMPLE_TOKENS, "writing a sample", positions=False):
-        sample = sample_text(model, tokenizer, "", SAMPLE_TOKENS, args.seed)
+        sample = sample_text(model, data.tokenizer, "", SAMPLE_TOKENS, args.seed)
     run.write_atomically(folder / "sample.txt", lambda file: file.write(sample.encode("utf-8")))
     with without_reader():
         print(
             f"\n{sample}\n\n"
             f"validation loss after {last['step']} steps and {last['seconds']:.0f} s: "
-            f"{val_loss:.4f} nats per token, {val_loss * tokens_per_char:.4f} nats per character\n"
+            f"{val_loss:.4f} nats per token, {val_loss * data.tokens_per_char:.4f} nats per "
+            "character\n"
             f"{comparison(args)}"
             f"config, metrics, tokenizer, weights, loss.png and sample.txt are in {folder}\n"
             f"to read more: python -m p05_gpt.sample --run {shlex.quote(str(folder))} --tokens 1000"
@@ -326,7 +333,7 @@ def finish(folder: Path, model, tokenizer, metrics, val_ids, tokens_per_char, bi
 
 
 def save_weights(model, folder: Path) -> None:
-    """Write model.pt, or a neighbour of it where another program holds that name."""
+    """Write model.pt, or model-rescued.pt if another program has that file locked."""
     for name in ("model.pt", "model-rescued.pt"):
         try:
             run.write_atomically(folder / name, lambda file: torch.save(model.state_dict(), file))
@@ -337,32 +344,32 @@ def save_weights(model, folder: Path) -> None:
 
 
 def comparison(args) -> str:
-    """For a run on the reader's own files: what the book's reach with the same flags."""
+    """A line that compares a run on the reader's own files with the book's; "" without --mine."""
     if not mine.in_use:
         return ""
     default = vars(parse_flags([])[1])
     free = ("out", "overwrite", "mine", "seed")
     if all(value == default[name] for name, value in vars(args).items() if name not in free):
         return f"the book's own files reach {BOOK} nats per character with these flags\n"
-    return "to see what the book's own files reach with these flags, leave --mine away\n"
+    return "to see what the book's own files reach with these flags, omit --mine\n"
 
 
-# Endings
+# Pipes, errors and the exit status
 
 
 @contextlib.contextmanager
 def without_reader():
-    """Print; when nobody reads any more (| head), the work goes on in silence."""
+    """Ignore a closed pipe (| head) while printing; later output goes nowhere."""
     try:
         yield
         sys.stdout.flush()
     except BrokenPipeError:
-        with contextlib.suppress(OSError, ValueError):  # a test's stdout has no number
+        with contextlib.suppress(OSError, ValueError):  # a test's stdout has no descriptor
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run_command(parser: Parser, command, *args) -> int:
-    """command(*args), its mistakes told in one line; returns the exit status."""
+    """Call command(*args), report expected errors in one line, and return the exit status."""
     try:
         with without_reader():
             return command(*args)
@@ -375,7 +382,7 @@ def run_command(parser: Parser, command, *args) -> int:
         if error.filename is None:
             raise
         parser.exit(1, f"{parser.prog}: {error.filename}: {error.strerror}\n")
-    return 0  # nobody reads any more
+    return 0  # the pipe was closed
 
 
 def main(argv: list[str] | None = None) -> int:

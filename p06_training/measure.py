@@ -49,24 +49,22 @@ SIZES = (1, 1_000, 30_000, 1_000_000, 3_000_000)  # floats in a measured exchang
 
 @functools.cache
 def data():
-    """The settings of the default run, and its text as run.load_data gives it."""
+    """The settings of the default run, and its corpus, a run.Data."""
     args = train.parse_flags(["--device", "cpu"])[1]
     return args, run.load_data(args)
 
 
 def new_run(folder: Path, **changed) -> tuple[Trainer, train.Job]:
     """A Trainer with the default settings, and the Job that train.train_and_log needs."""
-    args, (tokenizer, train_ids, val_ids, tokens_per_char, digest) = data()
-    config = run.config_of(args, tokenizer, torch.device("cpu"), digest) | changed
+    args, corpus = data()
+    config = run.config_of(args, corpus, torch.device("cpu")) | changed
     config = SimpleNamespace(**config | {"torch_version": str(torch.__version__)})
     model = train.build_model(config)
     optimizer = train.build_optimizer(model, config)
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     settings = vars(config)
-    job = train.Job(
-        folder, tokenizer, tokens_per_char, settings, settings, train_ids=train_ids, val_ids=val_ids
-    )
-    return Trainer(model, optimizer, train_ids, val_ids, config), job
+    job = train.Job(folder, corpus, config=settings, began_with=settings)
+    return Trainer(model, optimizer, corpus.train_ids, corpus.val_ids, config), job
 
 
 # overhead

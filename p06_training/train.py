@@ -184,17 +184,14 @@ def fraction(text: str) -> float:
 
 @dataclass
 class Job:
-    """A run that can begin or go on, as rank 0 gives it to all processes."""
+    """A run that is ready to start or to resume; rank 0 broadcasts it to all processes."""
 
     folder: Path
-    tokenizer: object
-    tokens_per_char: float  # of the validation part
-    config: dict  # the settings, for this part of the run
-    began_with: dict  # config.json
-    train_ids: torch.Tensor  # int64 (N,)
-    val_ids: torch.Tensor  # int64 (N,)
+    data: run.Data
+    config: dict  # the settings of this part of the run
+    began_with: dict  # config.json, the settings of its first part
     weights: dict | None = None  # of the run in --init-from
-    whole: torch.Tensor | None = None  # val_ids, if validations on the way read a part of them
+    whole: torch.Tensor | None = None  # val_ids, if earlier validations read only a part of them
 
 
 def open_run(args, given: dict, processes: int) -> Job:
@@ -210,29 +207,20 @@ def open_run(args, given: dict, processes: int) -> Job:
     check(args, processes)
     device = run.pick_device(args.device)
     run.check_dtype(args.dtype, device)
-    tokenizer, train_ids, val_ids, tokens_per_char, digest = run.load_data(args, tokenizer)
-    fresh = run.config_of(args, tokenizer, device, digest)
+    data = run.load_data(args, tokenizer)
+    fresh = run.config_of(args, data, device)
     del fresh["resume"]
     fresh["torch_version"] = str(torch.__version__)  # a plain string, as a checkpoint holds it
-    if config is not None and digest != config["corpus_sha256"]:
+    if config is not None and data.sha256 != config["corpus_sha256"]:
         raise UsageError(
             f"the text is not the one that the run in {folder} began with; give that with --data"
         )
     if config is None:
         claim_folder(folder, args.overwrite)
         mine.keep(folder)
-        run.save_tokenizer(tokenizer, folder)
+        run.save_tokenizer(data.tokenizer, folder)
         run.write_json(folder / "config.json", fresh)
-    return Job(
-        folder,
-        tokenizer,
-        tokens_per_char,
-        config=fresh,
-        began_with=config or fresh,
-        train_ids=train_ids,
-        val_ids=val_ids,
-        weights=weights,
-    )
+    return Job(folder, data, config=fresh, began_with=config or fresh, weights=weights)
 
 
 NOT_SETTINGS = {"out", "overwrite", "resume"}  # flags that config.json does not hold
@@ -459,7 +447,7 @@ def train(args, given: dict, rank: int, processes: int) -> int:
     """One run, or the rest of one; returns the exit status."""
     job = from_rank_0(lambda: open_run(args, given, processes), rank, processes)
     folder, config = job.folder, SimpleNamespace(**job.config)
-    train_ids, val_ids = (ids.to(config.device) for ids in (job.train_ids, job.val_ids))
+    train_ids, val_ids = (ids.to(config.device) for ids in (job.data.train_ids, job.data.val_ids))
     model = build_model(config)
     if job.weights is not None:
         model.load_state_dict(with_end_of_text(job.weights, model.state_dict()))
@@ -480,7 +468,7 @@ def train(args, given: dict, rank: int, processes: int) -> int:
                 pass
         return 0
     vocab, n_parameters = config.vocab, sum(p.numel() for p in model.parameters())
-    bigram = run.bigram_loss(job.train_ids, job.val_ids, vocab)
+    bigram = run.bigram_loss(job.data.train_ids, job.data.val_ids, vocab)
     say(
         f"{n_parameters:,} parameters on {config.device}"
         + (f" in {processes} processes" if processes > 1 else "")
@@ -571,7 +559,7 @@ def train_and_log(trainer: Trainer, stop, job: Job) -> None:
             if job.whole is not None and trainer.steps_done == config.steps:
                 better = last_validation(row, trainer, job, better)
             if "val_loss" in row:
-                row["val_nats_per_char"] = row["val_loss"] * job.tokens_per_char
+                row["val_nats_per_char"] = row["val_loss"] * job.data.tokens_per_char
                 report_validation(row, trainer, bar, job)
             log.write(json.dumps(row) + "\n")
             log.flush()
@@ -635,7 +623,7 @@ def report_validation(row: dict, trainer: Trainer, bar, job: Job) -> None:
             f"{row['val_nats_per_char']:.3f} per character"
         )
         if math.isfinite(row["val_loss"]):
-            bar.write(f"    {preview(trainer.model, job.tokenizer, trainer.recipe.seed)}")
+            bar.write(f"    {preview(trainer.model, job.data.tokenizer, trainer.recipe.seed)}")
 
 
 def say(text: str) -> None:
@@ -650,7 +638,7 @@ def save_weights(model: GPT, folder: Path) -> None:
 
 def finish(trainer: Trainer, job: Job, bigram: float) -> int:
     """The figure, a sample of the best weights, and how to go on; returns the exit status."""
-    folder, config, tokenizer = job.folder, trainer.recipe, job.tokenizer
+    folder, config, tokenizer = job.folder, trainer.recipe, job.data.tokenizer
     again = f"python -m p06_training.train --resume --out {shlex.quote(str(folder))}"
     if trainer.metrics:
         run.draw_losses(trainer.metrics, config.vocab, bigram, folder / "loss.png")
@@ -678,7 +666,7 @@ def finish(trainer: Trainer, job: Job, bigram: float) -> int:
     if job.whole is not None:
         loss = validation_loss(trainer.model, job.whole, config.block_size)
         best = {"step": load_checkpoint(folder / "checkpoints" / "best.pt")["steps_done"]}
-        best |= {"val_loss": loss, "val_nats_per_char": loss * job.tokens_per_char}
+        best |= {"val_loss": loss, "val_nats_per_char": loss * job.data.tokens_per_char}
     with run.showing_calls(trainer.model, 500, "writing a sample", positions=False):
         sample = sample_text(trainer.model, tokenizer, "", 500, config.seed)
     run.write_atomically(folder / "sample.txt", lambda file: file.write(sample.encode("utf-8")))
