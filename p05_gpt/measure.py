@@ -500,7 +500,7 @@ def init(args) -> None:
     kinds = {"PyTorch's own": lambda model: None, "init_weights": init_weights}
     losses, first = {name: [] for name in kinds}, {name: [] for name in kinds}
     flags = ["--steps", str(args.steps), "--eval-every", str(args.steps)] if args.steps else []
-    for seed in range(1337, 1337 + args.seeds):
+    for seed in (1337, *range(1, args.seeds)):
         for name, kind in kinds.items():
             rows = rows_of_run(kind, seed, *flags)
             losses[name].append(rows[-1]["val_nats_per_char"])
