@@ -118,7 +118,7 @@ def test_init_prints_both_and_their_difference(monkeypatch, capsys):
     monkeypatch.setattr(measure, "rows_of_run", rows)
     assert measure.main(["init", "--seeds", "2", "--steps", "2"]) == 0
     said = capsys.readouterr().out
-    assert "seed 1338, init_weights: 1.5000" in said and "1.5000- 1.5000  -0.2500" in said
+    assert "seed 1, init_weights: 1.5000" in said and "1.5000- 1.5000  -0.2500" in said
     assert "after 2 steps" in said and "first loss, PyTorch's own: 7.80" in said
 
 
