@@ -1,8 +1,8 @@
-"""Ways to lose a run, line by line: python -m p06_training.break_it
+"""Delete a line of the training loop and see what it was for: python -m p06_training.break_it
 
-The schedule, the clipping, the checkpoint, and two habits: gradients that are set to zero, and a
-validation part that is never trained on. The experiment is one small run of the Trainer, at a high
-learning rate, that is saved and resumed and later reads a damaged batch. About five seconds a run.
+The sabotages concern the schedule, clipping, checkpoints, zeroing the gradients, and keeping the
+validation part out of training. The experiment is one small run of the Trainer at a high learning
+rate that is saved and resumed, and later reads a damaged batch. About five seconds a run.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from p05_gpt import run
 from p05_gpt.build import GPT, evaluate
 from p05_gpt.init import init_weights
 
-TRAINING, VALIDATION = 8_000, 800  # characters: few, so that a leak is learned by heart
-RESUMED, POISONED = 100, 180  # steps that are done when these things happen
-WEIGHT = 100.0  # the factor on the gradient of the damaged batch
-SMOOTH = 20  # steps in one mean of the training loss
+TRAINING, VALIDATION = 8_000, 800  # characters: few, so that leaked text is memorised
+RESUMED, POISONED = 100, 180  # steps done before the restart and before the damaged batch
+WEIGHT = 100.0  # factor on the gradient of the damaged batch
+SMOOTH = 20  # steps averaged into one mean of the training loss
 SIZE = {"n_embd": 64, "n_head": 4, "n_layer": 2}
 RECIPE = {
     "steps": 300,
@@ -44,25 +44,25 @@ RECIPE = {
 
 @dataclass
 class Numbers:
-    """One run; losses in nats per character."""
+    """What is measured in one run; losses in nats per character."""
 
     val_loss: float
     train_loss: float  # mean of the last SMOOTH steps
     loss_after_warmup: float  # mean of the SMOOTH steps after it
-    rise_at_restart: float  # mean of the SMOOTH steps after it, less that of those before
-    rise_after_poison: float  # the same; the damaged batch itself does not count
+    rise_at_restart: float  # mean of the SMOOTH steps after it, minus that of those before
+    rise_after_poison: float  # the same, without the damaged batch itself
     last_grad_norm: float  # mean of the last SMOOTH steps
-    largest_update: float  # of a step, as a share of the weights
-    update_at_restart: float  # of the first step after it
-    update_at_poison: float  # of the step with the damaged batch
-    norm_at_poison: float  # of its gradient, before clipping
-    outlives_a_cut: bool  # whether a checkpoint can be loaded after a save that was cut short
+    largest_update: float  # largest update-to-weight ratio of the run
+    update_at_restart: float  # update-to-weight ratio of the first step after it
+    update_at_poison: float  # update-to-weight ratio of the step with the damaged batch
+    norm_at_poison: float  # gradient norm of that step, before clipping
+    outlives_a_cut: bool  # whether a checkpoint can be loaded after a save was interrupted
     rows: list[dict]  # as in metrics.jsonl, with "update", the update-to-weight ratio
 
 
 @cache
 def corpus():
-    """Ids to train on, ids to validate on, the size of the vocabulary: a stretch of Shakespeare."""
+    """The training ids, the validation ids and the vocabulary size of a stretch of Shakespeare."""
     text = run.read_text(None)[: TRAINING + VALIDATION]
     tokenizer = run.train_tokenizer("char", text, 0)
     ids = run.encode(tokenizer, text)
@@ -70,7 +70,7 @@ def corpus():
 
 
 def new_trainer(build, seed: int):
-    """The module's Trainer on a small GPT, with AdamW as PyTorch makes it."""
+    """The module's Trainer on a small GPT, with AdamW in PyTorch's default settings."""
     train_ids, val_ids, vocab = corpus()
     recipe = SimpleNamespace(**RECIPE, seed=seed)
     torch.manual_seed(recipe.seed)
@@ -105,7 +105,7 @@ def experiment(build, seed: int = 1337) -> Numbers:
 
 
 def resumed(build, trainer):
-    """The Trainer of a new process, resumed from the checkpoint of the old one."""
+    """A new Trainer, as in a new process, resumed from a checkpoint of the old one."""
     with tempfile.TemporaryDirectory() as folder:
         build.save_checkpoint(Path(folder, "step.pt"), trainer.state())
         again = new_trainer(build, trainer.recipe.seed)
@@ -114,7 +114,7 @@ def resumed(build, trainer):
 
 
 def outlives_a_cut(build, state: dict) -> bool:
-    """Whether a checkpoint can be loaded after the machine died with half of the next written."""
+    """Whether a checkpoint can be loaded after a crash with half of the next one written."""
 
     def dies(file):
         os.ftruncate(file, os.fstat(file).st_size // 2)
@@ -132,7 +132,7 @@ def outlives_a_cut(build, state: dict) -> bool:
 
 
 def watched_step(trainer) -> dict:
-    """The row of a step and its update-to-weight ratio; every eval_every steps the val_loss too."""
+    """A step's row with its update-to-weight ratio, every eval_every steps with val_loss."""
     before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
     with damaged(trainer) if trainer.steps_done == POISONED else nullcontext():
         row = trainer.step()
@@ -145,7 +145,7 @@ def watched_step(trainer) -> dict:
 
 @contextmanager
 def damaged(trainer):
-    """A batch of one token over and over, as from a damaged file, its gradient WEIGHT times."""
+    """Damage the batches inside: token 0 everywhere, and gradients multiplied by WEIGHT."""
     kept = trainer.train_ids
     trainer.train_ids = torch.zeros_like(kept)
 
@@ -165,12 +165,12 @@ def mean(numbers: list[float]) -> float:
 
 
 def rise(losses: list[float], step: int) -> float:
-    """Mean loss of the SMOOTH steps from `step` on, less that of those before `step` - 1."""
+    """Mean loss of the SMOOTH steps from `step` on, minus that of the SMOOTH before step - 1."""
     return mean(losses[step : step + SMOOTH]) - mean(losses[step - 1 - SMOOTH : step - 1])
 
 
 def figure(healthy: list[Numbers], broken: list[Numbers]):
-    """Loss, gradient norm, update-to-weight ratio and learning rate by step."""
+    """Plot loss, gradient norm, update-to-weight ratio and learning rate by step."""
     from p01_autograd.lab.figures import BROKEN, HEALTHY, REFERENCE, subplots
 
     fig, axes = subplots(2, 2, width=9.0, height=6.0)

@@ -1,7 +1,7 @@
-"""Short runs with a known illness, to put the doctor to the test: python -m p06_training.cases
+"""Evaluate the doctor on short runs with known faults: python -m p06_training.cases
 
-Every run is drawn from its seed: text, tokens, model, optimizer, rate, batch and length differ. The
-thresholds in doctor.py were chosen while looking at seeds below HELD_OUT, never at the others.
+A run's seed determines its text, tokenizer, model, optimizer, learning rate, batch and length. The
+thresholds in doctor.py were tuned on seeds below HELD_OUT; the others are held out.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from .doctor import Finding, diagnose
 from .logs import read_log
 from .train import build_model, build_optimizer
 
-HELD_OUT = 5000
+HELD_OUT = 5000  # the first held-out seed
 
 
 def make(case: str, seed: int) -> list[dict]:
-    """The metrics of a run of this kind."""
+    """Train a run of this case; returns its metrics."""
     draw = random.Random(f"{case} {seed}")
-    live = draw.choice(CASES[case])
-    short = live in (by_heart, trained_on_both, validated_on_training_text)
+    scenario = draw.choice(CASES[case])
+    short = scenario in (by_heart, trained_on_both, validated_on_training_text)
     text = load_corpus()[draw.randrange(900_000) :][:100_000] if short else some_text(draw)
     tokenizer = CharTokenizer(text)
     if draw.random() < 0.3:
@@ -49,7 +49,7 @@ def make(case: str, seed: int) -> list[dict]:
         tokenizer.train(text[:60_000], draw.choice([300, 400, 600, 1000]))
     ids = torch.tensor(tokenizer.encode(text))
     recipe = some_recipe(draw, len(tokenizer.vocab))
-    if short:  # a text that can be learned by heart
+    if short:  # a text that can be memorised
         ids = ids[: draw.randrange(1500, 3000)]
         recipe.n_layer, recipe.n_embd, recipe.batch_size, recipe.block_size = 2, 64, 16, 32
         recipe.steps, recipe.eval_every = 500, 20
@@ -59,11 +59,11 @@ def make(case: str, seed: int) -> list[dict]:
     model = build_model(recipe)
     optimizer = build_optimizer(model, recipe)
     trainer = Trainer(model, optimizer, ids[:cut], ids[cut:][:4000], recipe)
-    return list(live(trainer, draw))
+    return list(scenario(trainer, draw))
 
 
 def some_text(draw) -> str:
-    """A stretch of Shakespeare, of Python, or of words drawn at random."""
+    """A stretch of Shakespeare, of Python code, or of random words."""
     size = draw.choice([40_000, 100_000, 400_000])
     kind = draw.choice(["shakespeare", "shakespeare", "python", "words"])
     if kind == "shakespeare":
@@ -80,7 +80,7 @@ def some_text(draw) -> str:
 
 
 def some_recipe(draw, vocab: int) -> SimpleNamespace:
-    """A recipe as a reader would choose it."""
+    """A random recipe within the range that a reader would choose."""
     steps = draw.choice([120, 160, 200, 250, 350])
     max_lr = draw.choice([1e-3, 2e-3, 4e-3, 8e-3])
     return SimpleNamespace(
@@ -105,7 +105,7 @@ def some_recipe(draw, vocab: int) -> SimpleNamespace:
     )
 
 
-# How a run goes: each takes a trainer before its first step and yields a row for every step
+# Scenarios: each takes a trainer before its first step and yields a row for every step
 
 
 def well(trainer, draw) -> Iterator[dict]:
@@ -129,7 +129,7 @@ def well_without_a_warmup(trainer, draw):
 
 
 def uphill(trainer, draw):
-    """Every step in the wrong direction, from the start or from some moment on."""
+    """Gradient ascent, from the start or from a random step on."""
     if draw.random() < 0.5:
         yield from until(trainer, somewhere(trainer, draw))
     for parameter in trainer.model.parameters():
@@ -145,7 +145,7 @@ def faster_and_faster(trainer, draw):
 
 
 def poisoned(trainer, draw):
-    """One to three batches of noise in a good text."""
+    """One to three batches of random tokens."""
     yield from until(trainer, somewhere(trainer, draw))
     kept = trainer.train_ids
     trainer.train_ids = torch.randint(trainer.recipe.vocab, kept.shape)
@@ -155,7 +155,7 @@ def poisoned(trainer, draw):
 
 
 def stumbled(trainer, draw):
-    """Two steps at a rate of 0.2, early enough to get over them."""
+    """Two steps at a learning rate of 0.2, early enough to recover."""
     recipe = trainer.recipe
     kept = recipe.max_lr, recipe.min_lr
     yield from until(trainer, recipe.steps // 3)
@@ -172,7 +172,7 @@ def too_fast_from_here(trainer, draw):
 
 
 def knocked_out(trainer, draw):
-    """The weights get a blow from which the end of the schedule is too slow to recover."""
+    """Noise on the weights, from which the low rate at the end of the schedule cannot recover."""
     yield from until(trainer, somewhere(trainer, draw))
     with torch.no_grad():
         for parameter in trainer.model.parameters():
@@ -188,20 +188,20 @@ def no_gradient(trainer, draw):
 
 
 def shuffled_text(trainer, draw):
-    """What came before says nothing about what comes next."""
+    """Tokens in random order: only their frequencies can be learned."""
     trainer.recipe.steps = max(200, trainer.recipe.steps)
     trainer.train_ids = trainer.train_ids[torch.randperm(len(trainer.train_ids))]
     yield from trainer.run()
 
 
 def at_a_rate_of(*rates, **changes):
-    def live(trainer, draw):
+    def scenario(trainer, draw):
         rate = draw.choice(rates)
         trainer.recipe.max_lr, trainer.recipe.min_lr = rate, rate / 10
         vars(trainer.recipe).update(changes)
         yield from trainer.run()
 
-    return live
+    return scenario
 
 
 def without_its_optimizer(trainer, draw):
@@ -217,7 +217,7 @@ def without_its_optimizer(trainer, draw):
 
 
 def from_old_weights(trainer, draw):
-    """Resumed with the weights of long before, at the step it had reached."""
+    """Resumed with much older weights at the current step."""
     when = somewhere(trainer, draw)
     yield from until(trainer, when // 6)
     old = {name: value.clone() for name, value in trainer.model.state_dict().items()}
@@ -228,7 +228,7 @@ def from_old_weights(trainer, draw):
 
 
 def without_the_head(trainer, draw):
-    """Resumed from a file that lacks a part; the schedule may begin anew as well."""
+    """Resumed without the head and the optimizer's state; half the time the schedule restarts."""
     yield from until(trainer, somewhere(trainer, draw))
     trainer.model.head.load_state_dict(build_model(trainer.recipe).head.state_dict())
     trainer.optimizer = build_optimizer(trainer.model, trainer.recipe)
@@ -276,7 +276,7 @@ def until(trainer: Trainer, step: int) -> Iterator[dict]:
 
 
 def somewhere(trainer: Trainer, draw) -> int:
-    """A step in the middle third, roughly."""
+    """A random step between 35 % and 75 % of the run."""
     return int(trainer.recipe.steps * draw.uniform(0.35, 0.75))
 
 
@@ -301,14 +301,14 @@ CASES = {
 
 
 def named_right(right: set[str], findings: list[Finding]) -> bool:
-    """Whether the first finding is one of the right names; a healthy run has no alarm."""
+    """Whether the first finding has one of the right names; a healthy run has only notes."""
     if "healthy" in right:
         return all(finding.note for finding in findings)
     return bool(findings) and findings[0].name in right
 
 
 def means(rows: list[dict], k: int) -> list[dict]:
-    """The run as if it had been logged as means over k rows."""
+    """The run as a log with means over k rows."""
     out = []
     for i in range(0, len(rows) - k + 1, k):
         part, row = rows[i : i + k], {"step": rows[i + k - 1]["step"]}
@@ -330,10 +330,10 @@ ALTERED = {
 
 
 def judge_public(folder: Path, part: slice) -> None:
-    """Judge the logs that `labels.csv` in this folder names: NAME.csv.gz or any file NAME.*.
+    """Evaluate the doctor on the logs that labels.csv in `folder` lists, NAME.csv.gz or NAME.*.
 
-    Its columns: name, kind and label; `a | b` means that either is right, `ambiguous` that an
-    alarm is no error, and kind `excerpt` that it is a part of a run.
+    Its columns are name, kind and label. The label `a | b` accepts either, `ambiguous` accepts any
+    finding; the kind `excerpt` marks a part of a run.
     """
     counts: dict[tuple, list[int]] = {}
     try:
@@ -365,7 +365,7 @@ def judge_public(folder: Path, part: slice) -> None:
 
 
 def recorded(case: str, seed: int, folder: Path) -> list[dict]:
-    """make(case, seed), kept in a file of `folder` once it is there."""
+    """make(case, seed), cached in a file in `folder`."""
     path = folder / f"{case.replace(' ', '_').replace(',', '')}-{seed}.jsonl"
     if not path.exists():
         lines = "".join(json.dumps(row) + "\n" for row in make(case, seed))
@@ -378,10 +378,10 @@ def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = Parser(prog="python -m p06_training.cases", description=__doc__.split("\n")[0])
     add = parser.add_argument
-    add("--each", type=at_least(1), default=4, metavar="N", help="runs a case; default: 4")
+    add("--each", type=at_least(1), default=4, metavar="N", help="runs per case; default: 4")
     add("--first", type=at_least(0), default=HELD_OUT, metavar="SEED", help="default: %(default)s")
-    add("--keep", default="runs/p06_cases", metavar="DIR", help="where the curves are kept")
-    add("--public", metavar="DIR", help="judge the logs in DIR that its labels.csv names, instead")
+    add("--keep", default="runs/p06_cases", metavar="DIR", help="folder for the curves")
+    add("--public", metavar="DIR", help="use the logs listed in DIR/labels.csv instead")
     add("--part", choices=["all", "even", "odd"], default="all", help="which lines of labels.csv")
     args = parser.parse_args(argv)
     print_anything()
@@ -399,7 +399,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def judge_made(first: int, each: int, folder: Path) -> None:
-    """Make and judge `each` runs of every case, and count those named right."""
+    """Train `each` runs of every case, diagnose them, and print how many were named right."""
     jobs = [(case, first + i) for case in CASES for i in range(each)]
     said: dict[str, list] = {case: [] for case in CASES}
     for case, seed in tqdm(jobs, unit="run", mininterval=0.1 if sys.stderr.isatty() else 10):

@@ -1,6 +1,6 @@
-"""A run's checkpoints: keep the newest three, find the newest good one, report damage in a line.
+"""A run's checkpoints: keep the newest three, resume from the newest good one, report damage.
 
-Built on save_checkpoint and load_checkpoint of the listing, or of a reader's own.
+Built on the listing's save_checkpoint and load_checkpoint, or on a reader's own.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ KEPT = 3  # checkpoints of a run, besides the best one
 
 
 class CheckpointError(ValueError):
-    """A file that is not a whole, unchanged checkpoint of this run; one readable line."""
+    """Raised for a file that is not an intact checkpoint of this run; its message is one line."""
 
 
 def save_checkpoint(path: str | Path, state: dict) -> None:
-    """As in the listing; a file that is locked for a moment is tried again.
+    """Write `state` to `path`, atomically and with a checksum; retries while the file is locked.
 
-    Raises OSError if it cannot be written: then the earlier file is kept and nothing unfinished is
-    left behind.
+    Raises OSError if it cannot be written. An earlier file at `path` is then unchanged, and no
+    partial file is left behind.
     """
     path = Path(path)
     try:
@@ -37,7 +37,7 @@ def save_checkpoint(path: str | Path, state: dict) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Force the names in a folder to the disk; Windows does so by itself."""
+    """fsync a folder, so that a rename in it survives a crash; not needed on Windows."""
     if os.name != "nt":
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -47,20 +47,23 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove the files of saves that were interrupted."""
+    """Remove the partial files of interrupted saves."""
     for partial in folder.glob(".*.partial"):
         partial.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: str | Path) -> dict:
-    """As in the listing; raises CheckpointError if the file cannot be loaded, for any reason."""
+    """Read the state that save_checkpoint wrote, onto the CPU, without running code from the file.
+
+    Raises CheckpointError for a file that is missing, damaged, extended or not a checkpoint.
+    """
     try:
         state = build.load_checkpoint(path)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
     except pickle.UnpicklingError:
         raise CheckpointError(f"{path} holds more than tensors and numbers; not loaded") from None
-    except Exception as error:  # of a reader's own listing: any kind
+    except Exception as error:  # a reader's own listing may raise anything
         reason = first_line(error)
         raise CheckpointError(reason if str(path) in reason else f"{path}: {reason}") from None
     if not isinstance(state, dict):
@@ -73,7 +76,10 @@ def first_line(error: Exception) -> str:
 
 
 def save_newest(folder: Path, step: int, state: dict, keep: int = KEPT) -> Path:
-    """Write step_NNNNNNN.pt into `folder` and remove all but the newest `keep` up to it."""
+    """Write step_NNNNNNN.pt into `folder` and keep only the newest `keep` of the steps up to it.
+
+    Returns the path.
+    """
     path = folder / f"step_{step:07d}.pt"
     save_checkpoint(path, state)
     older = sorted(other for other in folder.glob("step_*.pt") if other.name <= path.name)
@@ -83,10 +89,10 @@ def save_newest(folder: Path, step: int, state: dict, keep: int = KEPT) -> Path:
 
 
 def resume_newest(folder: Path, load_state: Callable[[dict], None]) -> tuple[Path, list[str]]:
-    """Load the newest checkpoint that is good; returns its path and what was wrong with newer ones.
+    """Load the newest good checkpoint in `folder`, best.pt if no other is good.
 
-    load_state raises CheckpointError for a state that it cannot use. Raises CheckpointError if no
-    checkpoint is good.
+    Returns its path and a line for each newer checkpoint that was rejected. load_state should raise
+    CheckpointError for a state that it cannot use. Raises CheckpointError if no checkpoint is good.
     """
     complaints = []
     for path in [*sorted(folder.glob("step_*.pt"), reverse=True), folder / "best.pt"]:

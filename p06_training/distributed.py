@@ -1,7 +1,8 @@
-"""The Trainer in several processes, data-parallel: each computes its share of every batch.
+"""Data-parallel training: each process computes its share of every batch.
 
-All draw the same batch and take every n-th window of it, and DistributedDataParallel averages the
-gradients. So all make the same update, which is that of one process up to rounding.
+All processes draw the same batch, and each takes every n-th window of it; DistributedDataParallel
+averages the gradients. Every process therefore makes the same update, which is that of a single
+process up to rounding.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ ATTRIBUTES = ("model", "optimizer", "train_ids", "recipe", "generator", "steps_d
 
 
 class DataParallelTrainer:
-    """The listing's Trainer with a data-parallel step; torch.distributed has been started.
+    """The listing's Trainer with a data-parallel step.
 
-    The arguments are those of build.Trainer, the same in all processes.
+    The arguments are those of build.Trainer, the same in all processes; torch.distributed must be
+    initialised. Raises UsageError for a reader's Trainer without the listing's attributes.
     """
 
     def __init__(
@@ -48,7 +50,7 @@ class DataParallelTrainer:
         self.parallel = nn.parallel.DistributedDataParallel(model)
 
     def step(self) -> dict:
-        """As in the listing, with loss and gradients summed over the processes."""
+        """As in the listing; train_loss and grad_norm are those of the whole batch."""
         one, recipe = self.one, self.one.recipe
         lr = build.lr_at(
             one.steps_done,
@@ -83,7 +85,7 @@ class DataParallelTrainer:
         }
 
     def parts(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """This process's share of a batch, in parts of at most batch_size / processes windows."""
+        """This process's share of a batch: pairs x, y of at most batch_size / processes windows."""
         one, recipe = self.one, self.one.recipe
         drawn = [
             get_batch(one.train_ids, recipe.block_size, recipe.batch_size, one.generator)
@@ -94,25 +96,25 @@ class DataParallelTrainer:
         return list(zip(x.split(at_once), y.split(at_once), strict=True))
 
     def load_state(self, state: dict) -> None:
-        """Continue from where state() was taken, in however many processes that was."""
+        """Restore a state, taken with any number of processes."""
         self.one.load_state(state)
-        if self.rank > 0:  # its dropout must not repeat rank 0's
+        if self.rank > 0:  # its dropout must differ from rank 0's
             seed = self.one.recipe.seed
             torch.manual_seed(seed + self.one.steps_done * self.processes + self.rank)
 
 
 def in_many_processes() -> bool:
-    """Whether torch.distributed has been started."""
+    """Whether torch.distributed is initialised."""
     return distributed.is_available() and distributed.is_initialized()
 
 
 def this_rank() -> int:
-    """This process's number; rank 0 reads and writes the files."""
+    """This process's rank, 0 in a single process. Only rank 0 reads and writes files."""
     return distributed.get_rank() if in_many_processes() else 0
 
 
 def sum_over_ranks(number: float) -> float:
-    """The sum of all processes' numbers, in every one of them."""
+    """The sum of a number over all processes, in each of them."""
     if not in_many_processes():
         return number
     device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
@@ -122,5 +124,5 @@ def sum_over_ranks(number: float) -> float:
 
 
 def any_rank(flag: bool) -> bool:
-    """Whether the flag is true in any process, so that none waits for another that has left."""
+    """Whether the flag is true in any process: all ranks then leave a loop together."""
     return sum_over_ranks(float(flag)) > 0

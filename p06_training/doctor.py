@@ -1,9 +1,9 @@
-"""Read a training curve: python -m p06_training.doctor PATH [--vocab N]
+"""Diagnose a training curve: python -m p06_training.doctor PATH [--vocab N]
 
-A rule looks for one thing in the rows of a run and returns a Finding or None. RULES says what each
-rule needs; one whose needs a log does not meet is not applied. A loss is compared with the noise of
-the run, estimated around the row in question, and with the run's own scale; thresholds grow with
-the number of rows. DOCTOR.md has the reasons.
+A rule looks for one fault in the rows of a run and returns a Finding or None. RULES lists what each
+rule needs from the log; a rule whose needs are not met is skipped. Losses are compared with the
+local noise of the run and with its scale, so that their unit does not matter; thresholds grow with
+the number of rows. DOCTOR.md explains the rules.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from p01_autograd.lab.cli import Parser, UsageError, at_least, print_anything, q
 
 from .logs import Log, as_number, read_log
 
-FEWEST = 20  # rows before a curve without an alarm says anything
-MATERIAL = 0.05, 0.08  # of the first loss, with a beginning and without: less is the data
-GUESSING = 2.5  # nats: without a vocabulary, a first loss below that may be a trained model's
-UNLEARNED = 0.6  # of the first loss: as low as the tokens' frequencies alone can bring it
-FREQUENCIES = 7.5  # nats: of no vocabulary up to 100,000 do the tokens' frequencies leave more
-WORST = 14.0  # nats: guessing costs less with any vocabulary up to a million
-LEARNED = 0.5  # of the first loss: a run below that has recovered from its beginning
-LOW_RATE, HIGH_RATE, HOPELESS_RATE = 2e-4, 0.15, 0.25  # for AdamW and Muon
-JOLT = 12  # times the usual gradient norm: the mark of a batch, not of a restart
+FEWEST = 20  # rows that are needed to call a curve healthy
+MATERIAL = 0.05, 0.08  # least rise that matters, of the first loss: with and without a beginning
+GUESSING = 2.5  # nats: if the vocabulary is unknown, a first loss below may be a trained model's
+UNLEARNED = 0.6  # of the first loss: no lower than token frequencies alone can bring it
+FREQUENCIES = 7.5  # nats: the most that token frequencies cost, with up to 100,000 tokens
+WORST = 14.0  # nats: more than a uniform guess costs, with up to a million tokens
+LEARNED = 0.5  # of the first loss: a run below has recovered from a bad start
+LOW_RATE, HIGH_RATE, HOPELESS_RATE = 2e-4, 0.15, 0.25  # learning rates of AdamW and Muon
+JOLT = 12  # times the usual gradient norm: the sign of a bad batch, not of a restart
 
 
 @dataclass(frozen=True)
 class Finding:
     """What is wrong, the step where it began, the evidence, and what to try.
 
-    A note is worth knowing and needs no action.
+    A note (`note` is True) is information, not a fault.
     """
 
     name: str
@@ -45,7 +45,10 @@ class Finding:
 
 
 class Curve:
-    """The rows of a run as arrays, and what the rules compare with."""
+    """The columns of a run as arrays, and statistics that the rules share.
+
+    `rows` are sorted and have a finite train_loss. Missing values are NaN.
+    """
 
     def __init__(self, rows: list[dict], vocab: int | None = None):
         def column(name):
@@ -74,27 +77,29 @@ class Curve:
         self.dead = self.n >= 8 and bool((self.grad_norm == 0).all())
 
     def no_beginning(self) -> str:
-        """Why the log does not begin with an untrained model; "" if it does."""
-        near = (
-            1.5 * self.every if self.vocab else min(1.5 * self.every, 100)
-        )  # steps: learned by then
+        """Why the log does not start with an untrained model; "" if it does."""
+        # in steps: a model is no longer untrained after more of them
+        near = 1.5 * self.every if self.vocab else min(1.5 * self.every, 100)
         if self.step[0] > max(1.0, near):
-            return f"the log begins at step {self.step[0]}"
+            return f"the log starts at step {self.step[0]}"
         if self.vocab:
             guess = math.log(self.vocab)
             if self.first < 0.8 * guess:
-                return f"a first loss of {self.first:.2f} where guessing costs {guess:.2f}: trained"
+                return (
+                    f"the first loss of {self.first:.2f} is a trained model's: "
+                    f"guessing costs {guess:.2f}"
+                )
             return ""
         if self.first < GUESSING:
-            return f"a first loss of {self.first:.2f} may be a trained model's; --vocab would tell"
+            return f"the first loss of {self.first:.2f} may be a trained model's; use --vocab"
         return ""
 
     def lacks(self, need: str) -> str:
-        """Why a rule with this need does not apply; "" if it does."""
+        """Why the log lacks what a rule needs; "" if it has it. A number is a number of rows."""
         if need == "a beginning":
             return self.no_beginning()
         if need == "every step":
-            return "" if self.every == 1 else f"a row only every {self.every:g} steps"
+            return "" if self.every == 1 else f"one row every {self.every:g} steps"
         if need == "rates":
             return "" if self.has_rate else "no learning rate"
         if need == "gradient norms":
@@ -105,7 +110,7 @@ class Curve:
 
 
 def number(value) -> float:
-    """A value of a row as a float; what is missing or not a number becomes NaN."""
+    """A value of a row as a float; NaN if it is missing or not numeric."""
     value = as_number(value)
     return math.nan if value is None else value
 
@@ -114,30 +119,32 @@ def present(row: dict, name: str) -> bool:
     return row.get(name) is not None
 
 
-# Noise, levels and bars
+# Noise, levels and thresholds
 
 
 def noises(count: int) -> float:
-    """The number of standard deviations that the largest of `count` normal numbers hardly exceeds.
+    """The threshold, in standard deviations, for the largest of `count` noise values.
 
-    The largest is near sqrt(2 ln count), and three more happen in one of some thousand logs. The
-    deviation is itself an estimate, uncertain for few rows.
+    The maximum of `count` normal numbers is near sqrt(2 ln count); it exceeds that by three in one
+    of some thousand logs. The last factor allows for the error of a standard deviation estimated
+    from few rows.
     """
     return (math.sqrt(2 * math.log(max(2, count))) + 3) * (1 + 4 / max(4, count))
 
 
 def medians(values: np.ndarray, width: int, every: int = 1) -> np.ndarray:
-    """The median of every stretch of `width` values, or of each that begins at k * every."""
+    """Running medians over windows of `width` values that start at multiples of `every`."""
     windows = np.lib.stride_tricks.sliding_window_view(values, width)[::every]
     parts = [windows[i : i + 100_000] for i in range(0, len(windows), 100_000)]
     return np.concatenate([np.median(part, axis=1) for part in parts])
 
 
 def spread(values: np.ndarray) -> np.ndarray:
-    """The standard deviation of the noise around every row, estimated in stretches of rows.
+    """The local standard deviation of the noise at every row, estimated in stretches of rows.
 
-    From the median of second differences, which a slope does not change, between neighbours and
-    over three rows, since a loss may be logged as a moving average. 0.605 is for normal numbers.
+    Uses the median absolute second difference, which is independent of the slope and of outliers,
+    at lags of one and of three rows, since the loss may be logged as a moving average. The factor
+    0.605 makes it the standard deviation of normal noise.
     """
     n = len(values)
     stretch = min(max(30, n // 16), 400)
@@ -151,38 +158,38 @@ def spread(values: np.ndarray) -> np.ndarray:
 
 
 def level_before(values: np.ndarray, end: int) -> float:
-    """The level of the curve just before row `end`: a median of a tenth of all rows."""
+    """The level of the curve before row `end`: the median over a tenth of all rows."""
     width = max(min(5, len(values) // 4 + 1), len(values) // 10)
     return float(np.median(values[max(0, end - width) : max(1, end)]))
 
 
 def blocks(values: np.ndarray) -> tuple[np.ndarray, int]:
-    """Medians of at most two hundred blocks of rows, and how many rows a block has."""
+    """Medians of at most two hundred blocks of rows, and the number of rows per block."""
     width = max(1, math.ceil(len(values) / 200))
     return medians(values, width, width), width
 
 
 def lowest(values: np.ndarray) -> float:
-    """The lowest level of the curve; a single low row does not count."""
+    """The lowest level of the curve, robust against single low rows."""
     level, _ = blocks(values)
     return float(medians(level, min(3, len(level))).min())
 
 
 def concordance(values: np.ndarray) -> float:
-    """Kendall's test of a rise, in standard deviations: do later values tend to be higher?"""
+    """The Mann-Kendall test for a rising trend, in standard deviations."""
     n = len(values)
     pairs = sum(float(np.sign(values[i + 1 :] - values[i]).sum()) for i in range(n - 1))
     return pairs / math.sqrt(n * (n - 1) * (2 * n + 5) / 18) if n > 2 else 0.0
 
 
-# The rules, causes before what follows from them
+# The rules, causes before consequences
 
 
 def non_finite(c: Curve, losses: np.ndarray, steps: list) -> Finding | None:
-    """A loss that is not finite, in training or, after finite ones, in validation."""
+    """A NaN or infinite loss, in training or, after finite ones, in validation."""
     advice = (
         "lower the learning rate, clip the gradients, and look for a division by zero or a "
-        "logarithm of it in what changed last"
+        "logarithm of zero in the latest changes"
     )
     bad = np.flatnonzero(~np.isfinite(losses))
     if len(bad):
@@ -200,7 +207,7 @@ def non_finite(c: Curve, losses: np.ndarray, steps: list) -> Finding | None:
 
 
 def skipped_steps(c: Curve) -> Finding | None:
-    """A gradient norm that is not finite while the loss goes on: loss scaling skips such steps."""
+    """NaN or infinite gradient norms with finite losses, as when loss scaling skips a step."""
     bad = c.norm_at[~np.isfinite(c.grad_norm[c.norm_at])]
     if not len(bad) or len(bad) > 0.5 * len(c.norm_at):
         return None
@@ -209,14 +216,14 @@ def skipped_steps(c: Curve) -> Finding | None:
         "NaN",
         step,
         f"the gradient norm is {c.grad_norm[bad[0]]} in {len(bad):,} of {len(c.norm_at):,} rows, "
-        f"first at step {step}, and the loss goes on",
+        f"first at step {step}, and the loss stays finite",
         "nothing, if loss scaling skips such steps; otherwise skip them",
         note=True,
     )
 
 
 def collapsed(c: Curve) -> Finding | None:
-    """The loss is zero from one row to the next and stays zero: nothing is learned that fast."""
+    """The loss drops to zero from one row to the next and stays there."""
     zero = np.abs(c.loss) <= 1e-4 * c.scale
     alive = np.flatnonzero(~zero)
     i = int(alive[-1]) + 1 if len(alive) else 0
@@ -229,13 +236,13 @@ def collapsed(c: Curve) -> Finding | None:
         "collapsed",
         c.step[i],
         f"the loss {before}is {c.loss[i]:.3g} from step {c.step[i]} on",
-        "look for labels that are all masked, for targets that the model is shown, and for "
-        "16-bit numbers that overflow",
+        "look for labels that are all masked, for targets that leak into the input, and for "
+        "overflow in 16-bit numbers",
     )
 
 
 def frozen(c: Curve) -> Finding | None:
-    """The same loss to the last digit: the weights do not move, or nothing depends on them."""
+    """A loss that is constant to the last digit: the weights do not change, or have no effect."""
     if c.n < 8 or np.ptp(c.loss) > 0 or c.first < 0.1:
         return None
     return Finding(
@@ -243,34 +250,32 @@ def frozen(c: Curve) -> Finding | None:
         c.step[0],
         f"the loss is {c.first:.6g} in all {c.n:,} rows, to the last digit",
         "check that the optimizer has the model's parameters, that gradients reach them, and "
-        "that the rate is not zero",
+        "that the learning rate is not zero",
     )
 
 
 def accumulating(c: Curve) -> Finding | None:
-    """Two similar gradients added are twice as long, and the sum never gets shorter than one."""
+    """The gradient norm about doubles at step 2 and stays high: gradients are never zeroed."""
     g = c.grad_norm
     if c.step[0] > 1 or not (g[0] > 0 and np.isfinite(g).all()):
         return None
     second, next_ones = g[1] / g[0], g[2:5].mean() / g[0]
     least = np.quantile(g[5:], 0.05) / g[0]
-    if (
-        c.has_rate and c.lr[0] > 0.01
-    ):  # a step so long that it may itself have brought a longer gradient
+    if c.has_rate and c.lr[0] > 0.01:  # at such a rate the step itself can raise the norm
         least = g[5:].min() / g[0] - 0.1
     if 1.4 < second < 3 and next_ones > 1.4 and least > 0.7:
         return Finding(
             "gradients accumulating",
             c.step[1],
-            f"the gradient norm was {g[0]:.2g}, then {g[1]:.2g} and {g[2]:.2g}, and has not "
-            f"come below {g[5:].min():.2g} since",
-            "call optimizer.zero_grad() before every backward",
+            f"the gradient norm was {g[0]:.2g}, then {g[1]:.2g} and {g[2]:.2g}, and has been at "
+            f"least {g[5:].min():.2g} since",
+            "call optimizer.zero_grad() before every backward pass",
         )
     return None
 
 
 def bad_start(c: Curve) -> Finding | None:
-    """The loss rises at once and has not come down since: the steps are too long."""
+    """The loss rises at the start and does not recover: the learning rate is too high."""
     rows = max(12, c.n // 6)
     i = 1 + int(c.loss[1:rows].argmax())
     surge = c.loss[i] > 1.06 * c.first + 2 * c.sigma[0]
@@ -283,28 +288,28 @@ def bad_start(c: Curve) -> Finding | None:
     if rises_on or not (too_long or (surge and not learned)):
         return None
     if surge:
-        what = f"the loss, at first {c.first:.2f}, rises to {c.loss[i]:.2f}"
+        what = f"the loss starts at {c.first:.2f} and rises to {c.loss[i]:.2f}"
     else:
-        what = f"the loss, at first {c.first:.2f}, falls less than it could"
+        what = f"the loss starts at {c.first:.2f} and falls little"
     what += f"; it is {c.end:.2f} at the end"
     constant = c.has_rate and np.nanmin(c.lr) > 0.99 * rate
     if cold and rate < HOPELESS_RATE and not (constant and not learned):
         return Finding(
             "no warmup",
             c.step[i],
-            f"the rate is {c.lr[0]:.2g} from the first step on, and {what}",
-            "let the rate grow over the first 5 % of the steps (--warmup-steps)",
+            f"the learning rate is {c.lr[0]:.2g} from the first step on, and {what}",
+            "warm the learning rate up over the first 5 % of the steps (--warmup-steps)",
         )
     return Finding(
         "learning rate too high",
         c.step[i],
-        f"at rates up to {rate:.2g} {what}" if c.has_rate else what,
+        f"at learning rates up to {rate:.2g} {what}" if c.has_rate else what,
         "divide the learning rate by ten, then find the highest that trains well",
     )
 
 
 def rise(c: Curve) -> Finding | None:
-    """The loss rose after it had fallen: slowly, for a moment, or for good."""
+    """The loss rises after it has fallen: a slow divergence, a spike or a jump."""
     slow = slow_rise(c)
     i = sudden_rise(c)
     if i is None:
@@ -315,13 +320,13 @@ def rise(c: Curve) -> Finding | None:
     at_end = level_before(after, len(after))
     left = (at_end - base) / height
     if slow and left > 1.2:
-        return slow  # it went on
+        return slow  # it kept rising
     width = min(3, len(after))
     low = np.flatnonzero(medians(after, width) < base + height / 2)
-    length = int(low[0]) if len(low) else len(after)  # rows until half of it is gone
+    length = int(low[0]) if len(low) else len(after)  # rows until it is half as high
     g = c.grad_norm
     usual = np.median(g[max(0, i - 15) : i])
-    jolt = float(g[max(0, i - 1) : i + 3].max() / usual) if usual > 0 else math.nan  # or NaN
+    jolt = float(g[max(0, i - 1) : i + 3].max() / usual) if usual > 0 else math.nan
     clue = restarted(c, i)
     at_once = c.loss[i] - base > 0.5 * height
     tail = float(np.median(after[4:12])) - base if len(after) > 12 else 0.0
@@ -329,15 +334,15 @@ def rise(c: Curve) -> Finding | None:
     pushed = jolt > JOLT or (
         c.has_rate and c.lr[max(0, i - 2) : i + 2].max() > 1.5 * c.lr[: i - 1].max()
     )
-    familiar = top < 1.15 * c.first  # a batch of noise costs more than guessing
+    familiar = top < 1.15 * c.first  # a batch of noise may cost more than guessing
     if clue or (at_once and learned_down and familiar and not pushed):
         clue = f"; {clue}" if clue else ""
         return Finding(
             "jump at a restart",
             c.step[i],
-            f"the loss was {base:.2f}, is {top:.2f} in the rows from step {c.step[i]} on, and is "
+            f"the loss was {base:.2f}, jumps to {top:.2f} at step {c.step[i]}, and is "
             f"{at_end:.2f} at the end{clue}",
-            "restore everything that moves: weights, optimizer, schedule, data position",
+            "restore the whole state: weights, optimizer, schedule, position in the data",
         )
     learned = max(c.first - base, 0.1 * c.scale)
     unsure = 2 * float(c.sigma[-1]) / math.sqrt(max(3, len(after) // 10))
@@ -346,13 +351,13 @@ def rise(c: Curve) -> Finding | None:
             "spike and lost",
             c.step[i],
             f"the loss was {base:.2f}, rose to {top:.2f}, and is {at_end:.2f} at the end",
-            "go back to a checkpoint before that step, with a lower rate or clipping",
+            "resume from a checkpoint before that step, with a lower learning rate or clipping",
         )
     return recovered(c, i, base, top, length)
 
 
 def recovered(c: Curve, i: int, base: float, top: float, length: int) -> Finding:
-    """A spike that went away; a note if it took no more than two rows."""
+    """The finding for a spike that went away; a note if it lasted two rows or was low."""
     rows = f"{max(1, length)} row{'s' if length > 1 else ''}"
     return Finding(
         "spike and recovered",
@@ -368,14 +373,12 @@ def level_before_jump(loss: np.ndarray, i: int) -> float:
 
 
 def sudden_rise(c: Curve) -> int | None:
-    """The row from which the loss is above its earlier level for several rows."""
+    """The row at which the loss jumps above its earlier level for several rows; or None."""
     start = 3 if c.n < FEWEST else max(10, c.n // 12 if not c.no_beginning() else 0)
     if c.n < start + 4:
         return None
     best, where, height = 0.0, None, 0.0
-    longer = np.full(
-        c.n - start, -np.inf
-    )  # above the last ten rows only: an easy stretch has ended
+    longer = np.full(c.n - start, -np.inf)  # a longer past: the last ten rows may have been easy
     long_past = min(c.n // 50, 200)
     if long_past > 10:
         every = long_past // 10
@@ -402,9 +405,8 @@ def sudden_rise(c: Curve) -> int | None:
             height = up[k]
     if where is None:
         return None
-    near = range(
-        max(3, where - 4), min(c.n - 3, where + 9)
-    )  # where three rows differ most from three
+    near = range(max(3, where - 4), min(c.n - 3, where + 9))
+    # the largest difference between the three rows from k on and the three before
     steps = [np.median(c.loss[k : k + 3]) - np.median(c.loss[k - 3 : k]) for k in near]
     k = near[int(np.argmax(steps))]
     return k + int(c.loss[k] < c.loss[k - 1] + 0.1 * height)
@@ -427,18 +429,18 @@ def lone_spike(c: Curve) -> Finding | None:
 
 
 def restarted(c: Curve, i: int) -> str:
-    """What the clock or the learning rate says of a restart near row i; "" if nothing."""
+    """Evidence of a restart near row i, from the time or the learning rate; "" if none."""
     if (np.diff(c.seconds)[max(0, i - 4) : i + 1] < 0).any():
-        return "the clock began anew"
+        return "the elapsed time started over"
     earlier, later = c.lr[: max(1, i - 3)], c.lr[max(0, i - 4) : i + 12]
     falls = earlier.max() > 1.02 * later.min()
     if falls and 1.03 * later.min() < later[later.argmin() :].max() < 1.1 * earlier.max():
-        return "the learning rate began anew"
+        return "the learning rate started over"
     return ""
 
 
 def rate_restarted(c: Curve) -> Finding | None:
-    """The learning rate rises a second time, and the loss shows nothing of it."""
+    """The learning rate rises a second time, without an effect on the loss."""
     change = np.diff(c.lr)
     falls = np.flatnonzero(change < 0)
     if not len(falls):
@@ -449,14 +451,14 @@ def rate_restarted(c: Curve) -> Finding | None:
     return Finding(
         "jump at a restart",
         c.step[i],
-        f"the learning rate, {c.lr[i - 1]:.2g}, climbs again at step {c.step[i]}",
-        "if a restart did that and no schedule, restore the schedule with all that moves",
+        f"the learning rate, {c.lr[i - 1]:.2g}, rises again at step {c.step[i]}",
+        "if the schedule does not do that, a restart has lost its state: restore it too",
         note=True,
     )
 
 
 def slow_rise(c: Curve) -> Finding | None:
-    """The loss has risen over many rows and is still up: no single batch did that."""
+    """The loss has risen over many rows and is still high."""
     level, width = blocks(c.loss)
     k = min(max(3, len(level) // 20), len(level))
     smooth = medians(level, k)
@@ -475,13 +477,13 @@ def slow_rise(c: Curve) -> Finding | None:
     return Finding(
         "diverging",
         c.step[min(c.n - 1, low * width + width // 2)],
-        f"the loss has risen from {smooth[low]:.2f} to {last:.2f}, over many steps",
+        f"the loss has risen from {smooth[low]:.2f} to {last:.2f} over many steps",
         "stop; lower the learning rate, and check the sign of the loss and of the update",
     )
 
 
 def worse_than_guessing(c: Curve) -> Finding | None:
-    """The loss is far above that of guessing and does not fall: the weights are lost."""
+    """The loss is far above that of a uniform guess and does not fall."""
     most = 1.3 * math.log(c.vocab) if c.vocab else WORST
     level, _ = blocks(c.loss)
     if float(np.median(level)) < most or c.end < most or concordance(level) < -2:
@@ -489,13 +491,13 @@ def worse_than_guessing(c: Curve) -> Finding | None:
     return Finding(
         "diverging",
         c.step[0],
-        f"the loss is {c.end:.2f} and does not come down; guessing costs less",
-        "go back to a checkpoint from before, with a lower rate or clipping",
+        f"the loss is {c.end:.2f} and does not fall; a uniform guess costs less",
+        "resume from an earlier checkpoint, with a lower learning rate or clipping",
     )
 
 
 def too_low(c: Curve) -> Finding | None:
-    """The fall is proportional to the rates so far: twice the rate would go twice as far."""
+    """The loss falls in proportion to the learning rate, without levelling off."""
     if not settled(c) or c.end < 0.75 * c.first or c.dead or c.rate >= LOW_RATE:
         return None
     fallen = c.first - c.end
@@ -507,16 +509,16 @@ def too_low(c: Curve) -> Finding | None:
     return Finding(
         "learning rate too low",
         c.step[0],
-        f"after {c.n:,} rows at rates up to {c.rate:.2g} the loss went from {c.first:.2f} to "
-        f"{c.end:.2f} and has not begun to bend",
+        f"in {c.n:,} rows at learning rates up to {c.rate:.2g} the loss went from {c.first:.2f} to "
+        f"{c.end:.2f} and has not begun to level off",
         "multiply the learning rate by ten",
     )
 
 
 def plateau(c: Curve) -> Finding | None:
-    """The loss stays at its first level, or at that of the tokens' frequencies."""
+    """The loss stays at its first level, or at that of token frequencies."""
     guess = math.log(c.vocab) if c.vocab else FREQUENCIES / 0.93
-    ignorant = c.low > 0.93 * guess  # wherever the log begins
+    ignorant = c.low > 0.93 * guess  # wherever the log starts
     if not ignorant and (c.no_beginning() or not settled(c) or c.end < UNLEARNED * c.first):
         return None
     start = int(0.2 * c.n)
@@ -536,14 +538,14 @@ def plateau(c: Curve) -> Finding | None:
     return Finding(
         "plateau from the start",
         c.step[0],
-        f"the loss began at {c.first:.2f}, was {early:.2f} at step {c.step[start]} and "
-        f"is {c.end:.2f} at the end: no more than the tokens' frequencies",
+        f"the loss starts at {c.first:.2f}, is {early:.2f} at step {c.step[start]} and "
+        f"{c.end:.2f} at the end: no better than token frequencies",
         "check that inputs and targets belong together and that gradients reach all weights",
     )
 
 
 def settled(c: Curve) -> bool:
-    """Enough steps at the full rate to expect that something has been learned."""
+    """Whether there are enough steps after the learning rate's peak to expect some learning."""
     peak = int(np.nanargmax(c.lr)) if c.has_rate else 0
     return (c.n - peak > 50 and c.n >= 100) or (
         c.n - peak >= 12 and c.step[-1] - c.step[peak] >= 1000
@@ -551,7 +553,7 @@ def settled(c: Curve) -> bool:
 
 
 def leak(c: Curve) -> Finding | None:
-    """Validation falls along with a training loss that only memorised text can have."""
+    """Validation falls together with a training loss that only memorised text can have."""
     val = float(np.median(c.val[-3:]))
     at = int(c.val_at[-2])
     train = float(np.median(c.loss[max(0, at - 20) : at + 20]))
@@ -563,13 +565,13 @@ def leak(c: Curve) -> Finding | None:
         "leak",
         c.step[since],
         f"the validation loss is {val:.2f} where training has {train:.2f}, down from "
-        f"{level_before(c.loss, c.n // 2):.2f} at half time: memorised",
+        f"{level_before(c.loss, c.n // 2):.2f} halfway: memorised",
         "check that no text of the validation split is in the training split",
     )
 
 
 def memorising(c: Curve) -> Finding | None:
-    """Validation turns up while training falls: what is learned now is the text itself."""
+    """The validation loss rises while the training loss falls: overfitting."""
     at, val = c.val_at[np.isfinite(c.val)], c.val[np.isfinite(c.val)]
     low = int(val.argmin())
     now = float(np.median(val[-3:])) if len(val) > 8 else float(val[-2:].min())
@@ -584,31 +586,31 @@ def memorising(c: Curve) -> Finding | None:
     return Finding(
         "memorising",
         c.step[at[low]],
-        f"since then validation rose from {val[low]:.2f} to {now:.2f}, while training went "
-        f"from {then:.2f} to {c.end:.2f}",
-        "stop there; more text, dropout, weight decay or a smaller model",
+        f"since then the validation loss rose from {val[low]:.2f} to {now:.2f}, while the training "
+        f"loss went from {then:.2f} to {c.end:.2f}",
+        "stop there; use more text, dropout, weight decay or a smaller model",
     )
 
 
 def missing_warmup(c: Curve) -> Finding | None:
-    """A high rate from the first step on, which the loss does not show."""
+    """A high learning rate from the first step on, without an effect on the loss."""
     if c.lr[0] < 0.03 or c.lr[0] < 0.9 * c.rate:
         return None
     return Finding(
         "no warmup",
         c.step[0],
-        f"the rate is {c.lr[0]:.2g} from the first step on; the loss shows nothing of it",
-        "let the rate grow over the first 5 % of the steps (--warmup-steps)",
+        f"the learning rate is {c.lr[0]:.2g} from the first step on; the loss shows no effect",
+        "warm the learning rate up over the first 5 % of the steps (--warmup-steps)",
         note=True,
     )
 
 
-#: (name where the rule does not apply, rule, its needs), in the order of the findings. Of a group
-#: only the first finding counts: later ones would be its consequences.
+#: Groups of (name for the list of skipped rules, rule, its needs), in the order of the findings. Of
+#: each group only the first finding counts, since later ones would be its consequences.
 RULES = (
     (
         ("collapsed", collapsed, ("4",)),
-        ("the same loss all along", frozen, ("8",)),
+        ("constant loss", frozen, ("8",)),
         (
             "gradients accumulating",
             accumulating,
@@ -626,27 +628,27 @@ RULES = (
     ),
     (
         (
-            "a rate too high without warmup",
+            "high rate without warmup",
             missing_warmup,
             ("20", "a beginning", "every step", "rates"),
         ),
     ),
-    (("a lone spike", lone_spike, ("12",)),),
-    (("a schedule that begins anew", rate_restarted, ("8", "rates")),),
-    (("steps that were skipped", skipped_steps, ("gradient norms",)),),
+    (("lone spike", lone_spike, ("12",)),),
+    (("restarted schedule", rate_restarted, ("8", "rates")),),
+    (("skipped steps", skipped_steps, ("gradient norms",)),),
 )
 
 
 def prepared(metrics: list[dict], vocab: int | None) -> tuple[list[dict], Curve | None]:
-    """The rows with a loss in the order of their steps, and the curve of the finite ones."""
+    """The rows with a loss, sorted by step, and the Curve of those whose loss is finite."""
     rows = {row["step"]: row for row in metrics if present(row, "train_loss")}
-    rows = [rows[step] for step in sorted(rows)]  # a step that was repeated counts once
+    rows = [rows[step] for step in sorted(rows)]  # of a repeated step, the last row
     finite = [row for row in rows if math.isfinite(number(row["train_loss"]))]
     return rows, Curve(finite, vocab) if finite else None
 
 
-def not_asked(c: Curve) -> dict[str, list[str]]:
-    """The rules that do not apply to this log, by the reason."""
+def skipped_rules(c: Curve) -> dict[str, list[str]]:
+    """The rules that this log does not meet the needs of, by reason."""
     reasons: dict[str, list[str]] = {}
     for name, _, needs in (rule for group in RULES for rule in group):
         reason = next(filter(None, map(c.lacks, needs)), "")
@@ -656,11 +658,11 @@ def not_asked(c: Curve) -> dict[str, list[str]]:
 
 
 def diagnose(metrics: list[dict], vocab: int | None = None) -> list[Finding]:
-    """Name what is wrong with a run, from rows like those of metrics.jsonl; [] when healthy.
+    """Diagnose a run from rows like those of metrics.jsonl; returns [] for a healthy one.
 
     A row needs `step` and `train_loss` (nats per token); `val_loss`, `lr`, `grad_norm` and
-    `seconds` are used if present. `vocab`, the number of tokens, gives the loss of guessing. The
-    most important finding comes first, notes last. Works on the first part of a run as well.
+    `seconds` are used if present. `vocab`, the vocabulary size, gives the loss of a uniform guess.
+    The most important finding comes first, notes last. Unfinished runs can be diagnosed too.
     """
     rows, c = prepared(metrics, vocab)
     if not rows:
@@ -688,7 +690,7 @@ def diagnose(metrics: list[dict], vocab: int | None = None) -> list[Finding]:
             Finding(
                 "too few rows",
                 rows[-1]["step"],
-                f"{len(rows)} rows; a curve says something from {FEWEST} on",
+                f"{len(rows)} rows; at least {FEWEST} are needed to call a curve healthy",
                 "log more often, or wait",
                 note=True,
             )
@@ -700,7 +702,7 @@ def diagnose(metrics: list[dict], vocab: int | None = None) -> list[Finding]:
 
 
 def thinned(points: list[tuple[float, float]], most: int = 4000) -> list[tuple[float, float]]:
-    """Every k-th point and the highest one of those between, for the figure of a long run."""
+    """Thin a long curve for a figure: every k-th point, and the highest of each k."""
     every = math.ceil(len(points) / most)
     if every <= 1:
         return points
@@ -709,7 +711,7 @@ def thinned(points: list[tuple[float, float]], most: int = 4000) -> list[tuple[f
 
 
 def draw(rows: list[dict], findings: list[Finding], path: Path) -> None:
-    """Draw loss, gradient norm and learning rate, and where each finding began."""
+    """Plot loss, gradient norm and learning rate, and mark where each finding began."""
     from p01_autograd.lab.figures import BROKEN, HEALTHY, REFERENCE, subplots
 
     figure, (loss, grad_norm, lr) = subplots(3, 1, height=6.4)
@@ -748,18 +750,18 @@ def draw(rows: list[dict], findings: list[Finding], path: Path) -> None:
 
 
 def what_was_read(log: Log, vocab: int | None) -> str:
-    """One line: the format, rows and columns, and which rules could not be asked."""
+    """One line: the format, the rows and columns, and which rules were skipped for what reason."""
     text = log.summary()
     _, c = prepared(log.rows, vocab)
-    reasons = not_asked(c) if c else {}
+    reasons = skipped_rules(c) if c else {}
     if reasons:
         parts = [f"{', '.join(names)} ({reason})" for reason, names in reasons.items()]
-        text += f"; not asked: {'; '.join(parts)}"
+        text += f"; rules skipped: {'; '.join(parts)}"
     return f"read {text}"
 
 
 def report(path: Path, vocab: int | None) -> int:
-    """Read, judge, print and draw; returns the exit status."""
+    """Read a log, diagnose it, print and plot the findings; returns the exit status."""
     log = read_log(path)
     vocab = vocab or log.vocab
     findings = diagnose(log.rows, vocab)
@@ -772,12 +774,12 @@ def report(path: Path, vocab: int | None) -> int:
     if not alarms:
         few = any(finding.name == "too few rows" for finding in findings)
         healthy = f"healthy: {len(log.rows):,} rows, nothing found"
-        lines.append("no alarm, and too few rows to call it healthy" if few else healthy)
+        lines.append("no findings, but too few rows to call it healthy" if few else healthy)
     figure = path / "doctor.png" if path.is_dir() else path.with_name(f"{path.name}.doctor.png")
     try:
         draw(log.rows, findings, figure)
         lines.append(f"figure: {figure}")
-    except OSError as error:  # the log of somebody else
+    except OSError as error:  # the log's folder may be read-only
         lines.append(f"no figure: cannot write to {figure.parent} ({error.strerror or error})")
     try:
         print("\n".join(lines), flush=True)
@@ -787,15 +789,18 @@ def report(path: Path, vocab: int | None) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line; 0 for a healthy run, 1 with findings, 2 when it cannot be read."""
+    """The command line; returns 0 for a healthy run, 1 with findings, 2 for an unreadable log."""
     print_anything()
     parser = Parser(
         prog="python -m p06_training.doctor",
-        description="Read the curve of a training run, whatever wrote its log.",
+        description="Diagnose the curve of a training run from its log, in any common format.",
     )
-    parser.add_argument("path", metavar="PATH", help="a run's folder, or a log file of any program")
+    parser.add_argument("path", metavar="PATH", help="a run's folder, or a log file")
     parser.add_argument(
-        "--vocab", type=at_least(2), metavar="N", help="number of tokens, for the loss of guessing"
+        "--vocab",
+        type=at_least(2),
+        metavar="N",
+        help="vocabulary size, from which the loss of a uniform guess follows",
     )
     flags = parser.parse_args(argv)
     try:

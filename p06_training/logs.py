@@ -1,8 +1,7 @@
-"""Read the log of a training run as people have it, whatever wrote it.
+"""Parse training logs in common formats: JSON, JSON lines, CSV and text.
 
-The format is found from the content: JSON (Hugging Face's trainer_state.json and others), a line of
-JSON for each row, CSV in one of its many forms, or text with words and numbers. Every key goes
-through `meaning`, which knows the usual names; rows come out with the names of metrics.jsonl.
+The format is detected from the content. Each parser returns records, dictionaries with the keys of
+the log; `meaning` maps these keys to the columns of metrics.jsonl, and `to_rows` builds the rows.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ NUMBER = re.compile(
 )
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 VOCABULARY = re.compile(r"vocab(?:ulary)?[ _]?size\W{1,12}(\d{2,7})\b", re.IGNORECASE)
-FILES = (  # what is looked for in a folder, first to last
+FILES = (  # log files in a run's folder, by priority
     "metrics.jsonl",
     "trainer_state.json",
     "trainer_log.jsonl",
@@ -58,16 +57,16 @@ SMOOTHED = set(["avg", "average", "mean", "ema", "smoothed", "smooth", "epoch", 
 
 @dataclass
 class Log:
-    """What was read: rows with the names of metrics.jsonl, and how they came."""
+    """A parsed log: rows with the columns of metrics.jsonl, sorted by step."""
 
     rows: list[dict]
-    kind: str  # the format, in words
-    names: dict[str, str] = field(default_factory=dict)  # ours -> theirs
-    remarks: list[str] = field(default_factory=list)
-    vocab: int | None = None
+    kind: str  # the format, for the summary
+    names: dict[str, str] = field(default_factory=dict)  # column -> key in the log
+    remarks: list[str] = field(default_factory=list)  # how ambiguities were resolved
+    vocab: int | None = None  # the vocabulary size, if the log or its config.json has it
 
     def summary(self) -> str:
-        """One line: rows, columns, every how many steps."""
+        """One line: format, number of rows, range and spacing of steps, columns, remarks."""
         steps = [row["step"] for row in self.rows]
         every = float(np.median(np.diff(steps))) if len(steps) > 1 else 0
         columns = ", ".join(
@@ -79,17 +78,17 @@ class Log:
         return "; ".join([f"{text}; {columns}", *self.remarks])
 
 
-# Names and numbers
+# Keys and values
 
 
 @functools.cache
 def meaning(key: str) -> tuple[str, int] | None:
-    """What a key stands for and how well it says so (0 is best); None if nothing we use.
+    """The column that a key of a log stands for, and a rank (0 is the most explicit); else None.
 
     >>> meaning("train/loss"), meaning("eval_loss"), meaning("lr-AdamW"), meaning("loss_scale")
     (('train_loss', 0), ('val_loss', 1), ('lr', 1), None)
     """
-    key = key.rsplit(" - ", 1)[-1]  # a run's name comes before that in wandb's exports
+    key = key.rsplit(" - ", 1)[-1]  # wandb's exports prefix the run's name
     if key.endswith(("__MIN", "__MAX")):
         return None
     key = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", key)
@@ -140,7 +139,10 @@ MISSING = {"", "none", "null", "n/a", "na", "-", "--", "nil", "?"}
 
 
 def as_number(value) -> float | None:
-    """A number however it is written; None when there is none.
+    """Parse a number in any common notation; None if there is none.
+
+    Handles trailing units, thousands separators and all spellings of NaN and infinity. Clock times
+    become seconds.
 
     >>> [as_number(v) for v in ("2.85 BPC", "1.#QNAN", "-Inf", "1e-3", "0:01:40", True, "n/a")]
     [2.85, nan, -inf, 0.001, 100.0, None, None]
@@ -172,11 +174,11 @@ def as_number(value) -> float | None:
     return float(found.group().replace(",", "")) if found else None
 
 
-# Formats: each gives records in the file's order, {theirs: value}
+# Parsers: each returns (format, records in the file's order), or None for another format
 
 
 def from_json(text: str) -> tuple[str, list[dict]] | None:
-    """One JSON value: trainer_state.json, a list of rows, columns, or TensorBoard's triples."""
+    """Parse one JSON value: trainer_state.json, rows, columns, or TensorBoard's triples."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -211,7 +213,7 @@ def from_json(text: str) -> tuple[str, list[dict]] | None:
 
 
 def flat(row: dict, keep_lists: bool = False, before: str = "") -> dict:
-    """Nested dictionaries as one, keys joined by slashes."""
+    """Flatten nested dictionaries; keys are joined by slashes."""
     out = {}
     for key, value in row.items():
         if isinstance(value, dict):
@@ -225,7 +227,7 @@ BARE = re.compile(r"(?<=[:\s,\[])([-+]?)(?:nan|inf(?:inity)?)(?=\s*[,}\]])", re.
 
 
 def loads(line: str) -> dict | None:
-    """A line's JSON object, or a dictionary as Python prints it; None when it holds none."""
+    """Parse the JSON object or the printed Python dictionary in a line; None if there is none."""
     start, end = line.find("{"), line.rfind("}")
     if start < 0 or end < start:
         return None
@@ -249,7 +251,7 @@ def loads(line: str) -> dict | None:
 
 
 def from_json_lines(lines: list[str]) -> tuple[str, list[dict]] | None:
-    """A JSON object in most lines, or in those that hold a loss."""
+    """Parse JSON lines; other lines in between are ignored."""
     sample = [line for line in lines if "{" in line][:200]
     if not any(row and kinds(row) & {"train_loss", "val_loss"} for row in map(loads, sample)):
         return None
@@ -262,12 +264,12 @@ def from_json_lines(lines: list[str]) -> tuple[str, list[dict]] | None:
 
 
 def kinds(keys) -> set[str]:
-    """What is among these keys."""
+    """The columns that these keys stand for."""
     return {found[0] for found in map(meaning, keys) if found}
 
 
 def from_csv(lines: list[str]) -> tuple[str, list[dict]] | None:
-    """A header that names a loss or a value, and rows with as many fields."""
+    """Parse CSV with a header that names a loss or a value; other lines may come before it."""
     for i, line in enumerate(lines[:2000]):
         for mark in (",", "\t", ";", "|"):
             if mark not in line:
@@ -289,7 +291,7 @@ def from_csv(lines: list[str]) -> tuple[str, list[dict]] | None:
 
 
 def csv_records(head, rows, mark):
-    """A dictionary for every row; a table of tags and values is turned into columns."""
+    """Yield a dictionary per row; pairs of tag and value become columns."""
     named = {found[0]: name for name, found in ((name, meaning(name)) for name in head) if found}
     tag, value = (named.get(kind) for kind in ("tag", "value"))
     reader = csv.reader(rows, delimiter=mark) if mark != "|" else (split(r, mark) for r in rows)
@@ -312,7 +314,7 @@ def csv_kind(head: list[str]) -> str:
 
 
 def split(line: str, mark: str) -> list[str]:
-    """The fields of a line of CSV, or of a table drawn with bars."""
+    """Split a line of CSV or of a Markdown table into fields."""
     if mark == "|":
         return [cell.strip() for cell in line.strip().strip("|").split("|")]
     return [cell.strip() for cell in next(csv.reader([line], delimiter=mark))]
@@ -325,8 +327,8 @@ def number_like(text: str) -> bool:
 
 
 def from_text(lines: list[str]) -> tuple[str, list[dict]] | None:
-    """Words with numbers behind them."""
-    templates: dict[tuple, list] = {}
+    """Parse text in which a number follows its name, such as "step 3 | loss 2.1"."""
+    templates: dict[tuple, list] = {}  # the words between the numbers -> keys_of(words)
     records = []
     for line in lines:
         parts = NUMBER.split(line)
@@ -355,7 +357,7 @@ def from_text(lines: list[str]) -> tuple[str, list[dict]] | None:
 
 
 def keys_of(words: tuple[str, ...]) -> list[tuple[int, str]]:
-    """Which numbers of a line mean something: (place among the parts, key) for each."""
+    """The known keys in the words between a line's numbers, as (index of the number, key)."""
     keys, loss = [], ""
     for k, before in enumerate(words[:-1]):
         before = re.sub(r"\((?:[a-zA-Z%/ ]*)\)(?=\s*[:=]?\s*$)", "", before)
@@ -381,7 +383,7 @@ def keys_of(words: tuple[str, ...]) -> list[tuple[int, str]]:
             and not before.strip()
             and re.match(r"\s+[a-zA-Z]|\s*[:,|]\s*[a-zA-Z]|/\d", words[1] + " ")
         ):
-            keys.append((1, "step"))  # the line begins with a bare number
+            keys.append((1, "step"))  # the line starts with an unnamed number
         loss = loss or "loss" in before
     if [key for _, key in keys] == ["step"] and words[0].strip() == "":
         return []
@@ -392,7 +394,7 @@ def keys_of(words: tuple[str, ...]) -> list[tuple[int, str]]:
 
 
 def pick(all_keys: Counter, kind: str) -> str | None:
-    """The key to read as `kind`: that of the most records, and of those alike the best name."""
+    """The key for a column: among the frequent ones, the one with the most explicit name."""
     counts = {key: n for key, n in all_keys.items() if (meaning(key) or ("",))[0] == kind}
     if not counts:
         return None
@@ -402,7 +404,11 @@ def pick(all_keys: Counter, kind: str) -> str | None:
 
 
 def to_rows(kind: str, records: list[dict]) -> Log:
-    """Rows in the order of their steps, one a step, with the names of metrics.jsonl."""
+    """Build rows from records: one per step, sorted, with the columns of metrics.jsonl.
+
+    Where steps go back, a restart is assumed and the later part replaces the earlier one; where
+    they start over in a new epoch, they are counted on.
+    """
     log = Log([], kind)
     wanted = ("step", "train_loss", "val_loss", "lr", "grad_norm", "seconds", "epoch")
     all_keys = Counter(itertools.chain.from_iterable(records))
@@ -412,10 +418,10 @@ def to_rows(kind: str, records: list[dict]) -> Log:
     if keys["val_loss"] and few < 4 <= sum(keys["val_loss"] in record for record in records):
         alone = True
         keys["train_loss"], keys["val_loss"] = keys["val_loss"], None
-        log.remarks.append("the validation loss is the only one and is read as the loss")
+        log.remarks.append("the validation loss is the only loss and is used in its place")
     if not keys["train_loss"]:
         return log
-    dated = {  # a loss that stands beside a step nearly always: elsewhere it is program text
+    dated = {  # a loss that nearly always comes with a step: without one it is ordinary text
         ours: count_with(records, keys[ours], keys["step"]) > 0.5 * count_with(records, keys[ours])
         for ours in ("train_loss", "val_loss")
         if keys[ours] and keys["step"]
@@ -475,15 +481,15 @@ def to_rows(kind: str, records: list[dict]) -> Log:
     if earlier and len(rows) < 20 and max(map(len, earlier)) > len(rows):
         rows = max(earlier, key=len)
         vals, others = [], {}
-        log.remarks.append(f"{len(earlier) + 1} runs in one file, the longest is read")
+        log.remarks.append(f"{len(earlier) + 1} runs in one file: the longest is used")
     elif earlier:
-        log.remarks.append(f"{len(earlier) + 1} runs in one file, the last is read")
+        log.remarks.append(f"{len(earlier) + 1} runs in one file: the last is used")
     elif begun:
         log.remarks.append(
-            f"steps begin anew {begun} time{'s' * (begun > 1)}: what came after is read"
+            f"steps go back {begun} time{'s' * (begun > 1)}: later rows replace earlier ones"
         )
     if counted:
-        log.remarks.append("no step in the log: rows are counted")
+        log.remarks.append("no steps in the log: rows are counted")
     rows.sort(key=lambda row: row["step"])
     rows = list({row["step"]: row for row in rows}.values())
     log.rows = rows
@@ -495,18 +501,22 @@ def to_rows(kind: str, records: list[dict]) -> Log:
 
 
 def count_with(records: list[dict], *keys: str) -> int:
-    """How many records have all these keys."""
+    """The number of records that have all these keys."""
     return sum(all(key in record for key in keys) for record in records)
 
 
 def gap(rows: list[dict]) -> float:
-    """The usual distance of the last rows in steps."""
+    """The median distance of the last rows, in steps."""
     steps = [row["step"] for row in rows[-9:]]
     return float(np.median(np.abs(np.diff(steps)))) if len(steps) > 1 else 1.0
 
 
 def attach(rows: list[dict], vals: list, others: dict) -> None:
-    """Validation goes into the last row before it; the rest into every row from there on."""
+    """Add the other columns to the rows.
+
+    A validation loss goes to the last row up to its step; other values to the row of their step, a
+    learning rate that is logged often enough also to the rows until the next one.
+    """
     if not rows:
         return
     steps = np.array([row["step"] for row in rows], dtype=float)
@@ -530,12 +540,12 @@ def attach(rows: list[dict], vals: list, others: dict) -> None:
 
 
 def decoded(data: bytes) -> str:
-    """The text of a file, in whichever encoding a shell or an export chose."""
+    """Decode a log file: UTF-8 or UTF-16, possibly compressed by gzip; raises UsageError."""
     if data[:2] == b"\x1f\x8b":
         try:
             data = gzip.decompress(data)
         except (OSError, EOFError) as error:
-            raise UsageError(f"it is compressed and damaged ({error})") from None
+            raise UsageError(f"its gzip compression is damaged ({error})") from None
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return data.decode("utf-16", errors="replace")
     head = data[:2000]
@@ -547,7 +557,7 @@ def decoded(data: bytes) -> str:
 
 
 def find_log(path: Path) -> Path:
-    """The log in a run's folder, or the file itself."""
+    """The log file in a run's folder, or `path` itself if it is a file; raises UsageError."""
     if not path.is_dir():
         return path
     places = [path, *sorted(path.glob("checkpoint-*"), key=lambda p: (len(p.name), p.name))[::-1]]
@@ -566,7 +576,7 @@ def find_log(path: Path) -> Path:
 
 
 def config_vocab(folder: Path) -> int | None:
-    """The vocabulary's size that a run's config.json names."""
+    """The vocabulary size in a run's config.json, if there is one."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         vocab = config.get("vocab") or config.get("vocab_size")
@@ -576,7 +586,7 @@ def config_vocab(folder: Path) -> int | None:
 
 
 def read_log(path: str | Path) -> Log:
-    """The rows of a log file, or of the log in a run's folder; UsageError if there are none."""
+    """Read a log file, or the log in a run's folder; raises UsageError if it has no rows."""
     path = Path(path)
     if not path.exists():
         raise UsageError(f"there is no {path}; give the folder of a training run or a log file")
@@ -589,13 +599,13 @@ def read_log(path: str | Path) -> Log:
         raise UsageError(f"{file} cannot be read: {error}") from None
     log = parse(text)
     if not log.rows:
-        raise UsageError(f"{file} holds no row with a step and a loss; not a training log?")
+        raise UsageError(f"{file} has no row with a step and a loss; is it a training log?")
     log.vocab = log.vocab or config_vocab(file.parent)
     return log
 
 
 def parse(text: str) -> Log:
-    """The rows in the text of a log; none if it is not one."""
+    """Parse the text of a log; a text that is not one gives a Log without rows."""
     found = from_json(text) if text.lstrip()[:1] in ("{", "[") else None
     tried = [found] if found else []
     if not found:

@@ -1,14 +1,14 @@
-"""What the loop costs, and how far it carries: python -m p06_training.measure
+"""What the training loop costs, and what it achieves: python -m p06_training.measure
 
-Without a name it measures overhead, checkpoint, scaling and plan, in about a minute on a quiet
-machine; with --all also recipe and finetune, which train for longer:
+Without a name it runs overhead, checkpoint, scaling and plan, in about a minute on an idle machine;
+with --all also recipe and finetune, which train for longer:
 
-    overhead    what logging, clipping and warnings add to the bare step
-    checkpoint  the time that saving takes, as a share of the run's
-    scaling     one process against two: tokens per second, and whether the losses agree
-    plan        a step on 1, 8, 64 and 1,024 workers, computed from measurements on this machine
-    recipe      the default run: time to the loss of nanoGPT's CPU recipe, and where it ends
-    finetune    Shakespeare, then Python's reference, against as many steps from scratch
+    overhead    the time that schedule, clipping, logging and warnings add to a bare step
+    checkpoint  the share of a run's time that saving takes
+    scaling     two processes against one: tokens per second, and whether the losses agree
+    plan        a step on 1, 8, 64 and 1,024 workers, extrapolated from this machine
+    recipe      the default run's time to the loss of nanoGPT's CPU recipe, and its final loss
+    finetune    from Shakespeare to Python's reference, against as many steps from scratch
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ from .doctor import diagnose
 from .trainer import Trainer
 
 WORKERS = (1, 8, 64, 1024)
-WHOLE = ("--eval-tokens", "1000000")  # every validation over all of the second part
-FASTER = 100  # how many times as fast as a core the workers of the third plan are
-SIZES = (1, 1_000, 30_000, 1_000_000, 3_000_000)  # floats in a measured exchange
+WHOLE = ("--eval-tokens", "1000000")  # every validation reads the whole validation part
+FASTER = 100  # speed of the third plan's workers, in cores of this machine
+SIZES = (1, 1_000, 30_000, 1_000_000, 3_000_000)  # floats in a measured all-reduce
 
 
 @functools.cache
@@ -71,7 +71,7 @@ def new_run(folder: Path, **changed) -> tuple[Trainer, train.Job]:
 
 
 def bare_steps(trainer: Trainer, n: int) -> float:
-    """Seconds for n bare steps: batch, loss, gradients, update."""
+    """Seconds for n bare steps: batch, forward pass, backward pass, update."""
     config, loop = trainer.recipe, trainer.loop
     start = time.perf_counter()
     for _ in range(n):
@@ -83,7 +83,7 @@ def bare_steps(trainer: Trainer, n: int) -> float:
 
 
 def looped_steps(trainer: Trainer, job: train.Job, n: int) -> float:
-    """Seconds for n steps of the training command: with schedule, clipping, log and warnings."""
+    """Seconds for n steps of the training command, with schedule, clipping, log and warnings."""
     until = trainer.steps_done + n
     stop = SimpleNamespace(is_set=lambda: trainer.steps_done >= until)
     before = trainer.seconds
@@ -97,7 +97,7 @@ def looped_steps(trainer: Trainer, job: train.Job, n: int) -> float:
 
 
 def overhead(args):
-    """The bare step and the loop by turns, with a log as long as at the end of a default run."""
+    """Time bare steps and the loop in turn, with a log as long as at the end of a default run."""
     with tempfile.TemporaryDirectory() as folder:
         trainer, job = new_run(Path(folder), steps=10**6, eval_every=10**6, checkpoint_every=10**6)
         trainer.recipe.warmup_steps = 10**6  # the rate does not matter here
@@ -131,10 +131,10 @@ def overhead(args):
 
 
 def checkpoint(args):
-    """The newest state at every interval, the best one and its weights at every validation."""
+    """Time the regular checkpoint, and the best checkpoint and its weights at a validation."""
     with tempfile.TemporaryDirectory(dir=runs_folder()) as folder:
         trainer, _ = new_run(Path(folder))
-        bare_steps(trainer, 3)  # so that the optimizers have a state
+        bare_steps(trainer, 3)  # so that the optimizers have their state
         step = median(bare_steps(trainer, 1) for _ in range(20))
         place = Path(folder) / "checkpoints"
         save = seconds(lambda: trainer.save(place), 7)
@@ -151,7 +151,7 @@ def checkpoint(args):
 
 
 def runs_folder() -> str:
-    """Where runs are kept, so that what is measured is their disk."""
+    """The folder of runs, so that their disk is the one measured."""
     Path("runs").mkdir(exist_ok=True)
     return "runs"
 
@@ -160,7 +160,7 @@ def runs_folder() -> str:
 
 
 def trained(processes: int, threads: int, *flags) -> list[dict]:
-    """The metrics of the training command, under torchrun if there is more than one process."""
+    """The metrics of a training command, under torchrun if there is more than one process."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, *(torchrun if processes > 1 else [])]
@@ -176,7 +176,7 @@ def trained(processes: int, threads: int, *flags) -> list[dict]:
 
 
 def scaling(args):
-    """The same batch on one core, on two threads of one process, and on two processes."""
+    """Train the same batches with one thread, with two threads, and with two processes."""
     n = args.steps
     flags = ["--steps", str(n), "--eval-every", str(10 * n)]
     config = data()[0]
@@ -191,8 +191,8 @@ def scaling(args):
         apart = max(abs(a - b) for a, b in zip(first[1], losses, strict=True))
         print(f"{processes:9} {threads:7} {speed:9,.0f} {speed / first[0]:6.2f} {apart:17.1e}")
     print(
-        f"{config.batch_size} windows of {config.block_size} a step, whatever the number of "
-        f"processes; largest difference of {n} losses from the first line's"
+        f"{config.batch_size} windows of {config.block_size} per step in total; the last column is "
+        f"the largest difference of {n} losses from the first line's"
     )
 
 
@@ -200,7 +200,7 @@ def scaling(args):
 
 
 def exchanges(rank: int, folder: str, sizes: tuple[int, ...], found) -> None:
-    """In each of two processes: the median time of an all-reduce of so many floats."""
+    """Run in each of two processes: put the median time of an all-reduce per size into `found`."""
     torch.set_num_threads(1)
     distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2
@@ -215,7 +215,7 @@ def exchanges(rank: int, folder: str, sizes: tuple[int, ...], found) -> None:
 
 
 def measured_exchange() -> list[tuple[int, float]]:
-    """Floats and seconds of all-reduces between two processes of this machine."""
+    """Measure all-reduces between two processes of this machine: (floats, seconds) per size."""
     context = multiprocessing.get_context("spawn")
     found = context.SimpleQueue()
     with tempfile.TemporaryDirectory() as folder:
@@ -224,7 +224,9 @@ def measured_exchange() -> list[tuple[int, float]]:
 
 
 def exchange_seconds(workers: int, n_bytes: float, latency: float, bandwidth: float) -> float:
-    """A ring all-reduce: 2 (n - 1) messages one after another, each of an n-th of the bytes.
+    """The time of a ring all-reduce: 2 (n - 1) messages in sequence, each of 1 / n of the bytes.
+
+    Latency in seconds per message, bandwidth in bytes per second.
 
     >>> [round(exchange_seconds(n, 1e6, 1e-4, 1e9), 6) for n in (1, 2, 4)]
     [0.0, 0.0012, 0.0021]
@@ -233,7 +235,7 @@ def exchange_seconds(workers: int, n_bytes: float, latency: float, bandwidth: fl
 
 
 def step_times() -> tuple[float, float]:
-    """Seconds of a step that do not depend on the batch, and seconds for each window; one core."""
+    """The time of a step on one core: fixed seconds, and seconds per window."""
     threads, times = torch.get_num_threads(), []
     torch.set_num_threads(1)
     try:
@@ -249,7 +251,7 @@ def step_times() -> tuple[float, float]:
 
 
 def plan(args):
-    """Three ways to use more workers, on a network as fast as that of these two processes."""
+    """Extrapolate three ways to use more workers, with the measured all-reduce as the network."""
     fixed, per_window = step_times()
     found = measured_exchange()
     latency, (size, taken) = found[0][1] / 2, found[-1]
@@ -265,7 +267,7 @@ def plan(args):
         f"a step on one core: {1e3 * fixed:.1f} ms and {1e3 * per_window:.2f} ms a window; "
         f"its gradients are {n_bytes / 1e6:.1f} MB\n"
     )
-    ways = {  # windows a worker has in a step, and how many times as fast as a core it is
+    ways = {  # windows per worker and step, and the worker's speed in cores
         "12 windows each": (lambda n: 12, 1),
         "1,024 windows shared out": (lambda n: 1024 / n, 1),
         f"12 windows each, workers {FASTER} times as fast": (lambda n: 12, FASTER),
@@ -315,7 +317,7 @@ def draw_plan(curves: dict):
 
 
 def recipe(args):
-    """Time to the same loss; validations are included in our time and not in the recipe's."""
+    """Compare times to the recipe's loss; ours includes validation, the recipe's does not."""
     runs = []
     print(
         f"seed   recipe to    ours: below {RECIPE_LOSS} at         ratio   ours, best\n"
@@ -369,18 +371,18 @@ def draw_recipe(runs):
 
 # finetune
 
-BASE: tuple[str, ...] = ()  # more flags of the first run, its text and sizes among them
+BASE: tuple[str, ...] = ()  # additional flags of the first run
 
 
 def python_reference(n: int = 100_000) -> str:
-    """The first n characters of the language reference that comes with Python, for help()."""
+    """The first n characters of the language reference that Python ships for help()."""
     from pydoc_data.topics import topics
 
     return "\n\n".join(topics[name] for name in sorted(topics))[:n]
 
 
 def last_loss(out: Path, *flags: str) -> float:
-    """Nats per character over the whole validation part, at the last step of a run."""
+    """Train a run; returns its final validation loss in nats per character."""
     with contextlib.redirect_stdout(io.StringIO()) as said:
         if train.main(["--out", str(out), "--device", "cpu", *flags]):
             raise UsageError(f"the run ended with: {said.getvalue().strip().splitlines()[-1:]}")
@@ -389,7 +391,7 @@ def last_loss(out: Path, *flags: str) -> float:
 
 
 def finetune(args):
-    """Two runs of as many steps on a second text: from a model of the first, and from scratch."""
+    """Train on a second text for the same number of steps: fine-tuned, and from scratch."""
     base_steps, steps = str(args.base_steps), str(args.tune_steps)
     found = []
     print(f"{'seed':>4} {'first text':>10} {'from it':>8} {'from scratch':>12}")

@@ -1,4 +1,4 @@
-"""Muon in float32, all matrices of one shape at once.
+"""Muon in float32, batched over matrices of equal shape.
 
 Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024).
 Shapes: n matrices of R rows and C columns.
@@ -12,17 +12,17 @@ import torch
 
 
 class Muon(torch.optim.Muon):
-    """torch.optim.Muon with its settings, its state and, up to rounding, its steps.
+    """torch.optim.Muon in float32: the same arguments, state and, up to rounding, updates.
 
-    PyTorch's own computes in bfloat16, matrix by matrix. On a CPU without bfloat16 instructions,
-    that of most laptops, this takes most of a training step. `adjust_lr_fn` has its default here:
-    the rate of a tall matrix is multiplied by sqrt(R / C). A group may have an "lr_factor" by which
-    its rate is multiplied, since a schedule gives all groups the same "lr".
+    PyTorch's own computes in bfloat16, one matrix at a time, which takes most of a training step on
+    a CPU without bfloat16 instructions. `adjust_lr_fn` must have its default: the learning rate of
+    a tall matrix is multiplied by sqrt(R / C). A parameter group may have an "lr_factor" that
+    multiplies its learning rate, since a schedule sets the same "lr" for all groups.
     """
 
     @torch.no_grad()
     def step(self) -> None:
-        """Update each matrix that has a gradient, by a matrix whose singular values are near 1."""
+        """Update each matrix that has a gradient by its orthogonalised momentum."""
         for group in self.param_groups:
             shapes = defaultdict(list)
             for parameter in group["params"]:
@@ -30,10 +30,10 @@ class Muon(torch.optim.Muon):
                     shapes[parameter.shape].append(parameter)
             for (R, C), alike in shapes.items():
                 grads = torch.stack([parameter.grad for parameter in alike])  # (n, R, C)
-                means = torch.stack([self.mean_of(parameter) for parameter in alike])
+                means = torch.stack([self.momentum_of(parameter) for parameter in alike])
                 means.lerp_(grads, 1 - group["momentum"])
                 for parameter, mean in zip(alike, means, strict=True):
-                    self.mean_of(parameter).copy_(mean)
+                    self.momentum_of(parameter).copy_(mean)
                 update = grads.lerp_(means, group["momentum"]) if group["nesterov"] else means
                 update = orthogonal(
                     update, group["ns_coefficients"], group["ns_steps"], group["eps"]
@@ -44,8 +44,8 @@ class Muon(torch.optim.Muon):
                     parameter.mul_(1 - lr * group["weight_decay"])
                     parameter.add_(change, alpha=-rate)
 
-    def mean_of(self, parameter: torch.Tensor) -> torch.Tensor:
-        """The moving average of the gradients, zero at first: (R, C)."""
+    def momentum_of(self, parameter: torch.Tensor) -> torch.Tensor:
+        """The momentum buffer, a moving average of the gradients that starts at zero: (R, C)."""
         state = self.state[parameter]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
@@ -53,7 +53,7 @@ class Muon(torch.optim.Muon):
 
 
 class Combined:
-    """Several optimizers as one: one list of groups, one step, one state."""
+    """Several optimizers with the interface of one: param_groups, zero_grad, step, state_dict."""
 
     def __init__(self, *optimizers: torch.optim.Optimizer):
         self.optimizers = optimizers
@@ -81,15 +81,16 @@ class Combined:
 def orthogonal(
     x: torch.Tensor, coefficients: tuple[float, float, float], steps: int, eps: float
 ) -> torch.Tensor:
-    """Bring the singular values of n matrices (n, R, C) near 1 and keep their singular vectors.
+    """Approximate the nearest orthogonal matrices of x: (n, R, C) -> the same shape.
 
-    Newton-Schulz: a step replaces each singular value s by a s + b s^3 + c s^5. Wide matrices are
-    cheaper, so tall ones are transposed. `eps` avoids 0 / 0 for a matrix of zeros.
+    Newton-Schulz iteration: singular vectors stay, and each step maps every singular value s to
+    a s + b s^3 + c s^5, which brings it near 1. Tall matrices are transposed, since wide ones are
+    cheaper. `eps` avoids 0 / 0 for a matrix of zeros.
     """
     a, b, c = coefficients
     if x.shape[1] > x.shape[2]:
         return orthogonal(x.mT, coefficients, steps, eps).mT
-    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=eps)  # no singular value is above one
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=eps)  # all singular values are at most 1
     for _ in range(steps):
         squares = x @ x.mT  # (n, R, R)
         odd = torch.baddbmm(squares, squares, squares, beta=b, alpha=c)  # b xx' + c (xx')^2

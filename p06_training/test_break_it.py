@@ -1,4 +1,4 @@
-"""What break_it measures: the same run for the same seed, and nothing left behind by the damage."""
+"""The experiment is deterministic, and its damage affects one batch only."""
 
 import functools
 import math
@@ -13,7 +13,7 @@ from p06_training.break_it import SABOTAGES, experiment
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    """A small model and few steps: what is checked here is the instrument, not the verdicts."""
+    """A small model and few steps, which test the experiment and not its verdicts."""
     few = {"steps": 18, "warmup_steps": 4, "eval_every": 6, "batch_size": 4, "block_size": 8}
     train_ids, val_ids, vocab = break_it.corpus()
     monkeypatch.setattr(break_it, "RECIPE", break_it.RECIPE | few)

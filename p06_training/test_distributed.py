@@ -1,6 +1,6 @@
-"""The Trainer in several processes: the steps of one, and the command as torchrun starts it.
+"""Data-parallel training: the same steps as in one process, and the command under torchrun.
 
-The processes are forks of this one, which have PyTorch already.
+The processes are forks of this one, which has imported PyTorch.
 """
 
 import os
@@ -28,7 +28,7 @@ def free_port():
 
 
 def ranks(folder, *argv, processes=2):
-    """The command in each of several processes, as torchrun starts it."""
+    """Start the command in several processes, with the environment that torchrun sets."""
     port = free_port()
     return [
         Command(
@@ -45,7 +45,7 @@ def test_two_processes_give_the_losses_of_one_and_go_on_with_one(text_file, tmp_
     two = tmp_path / "two"
     first, second = (command.wait() for command in ranks(tmp_path, *flags(text_file, two, *more)))
     assert (first[0], second[0]) == (0, 0), first[2] + second[2]
-    assert "in 2 processes" in first[1] and not second[1], "rank 0 speaks for all"
+    assert "in 2 processes" in first[1] and not second[1], "only rank 0 prints"
     losses = [[row["train_loss"] for row in rows_of(folder)] for folder in (tmp_path / "one", two)]
     assert len(losses[1]) == 20 and losses[0] == pytest.approx(losses[1], abs=1e-4)
     for path in (two / "checkpoints").glob("step_*.pt"):
@@ -88,7 +88,7 @@ def in_each(rank, folder, work):
 
 
 def both(folder, work):
-    """What work(rank) returns in each of two processes."""
+    """The results of work(rank) in two processes."""
     multiprocessing.start_processes(in_each, (folder, work), nprocs=2, start_method="fork")
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 

@@ -1,8 +1,8 @@
-"""What can be checked of the chapter's homework.
+"""Checks of the chapter's homework.
 
     pytest p06_training --build my/p06_training.py --homework 1
 
-A check is skipped as long as the file does not have what the homework asks for.
+A check is skipped until the file has what the homework asks for.
 """
 
 from types import SimpleNamespace
@@ -50,13 +50,13 @@ def test_the_newest_good_checkpoint_of_both_folders(build, tmp_path, files, expe
         if "damaged" in name:
             path.write_bytes(path.read_bytes()[:-1])
     got = newest(*folders)
-    assert got is not None, f"of {', '.join(files)} it found none"
+    assert got is not None, f"newest_checkpoint found none among {', '.join(files)}"
     got = tmp_path.joinpath(got).relative_to(tmp_path).with_suffix("").as_posix()
-    assert got == expected, f"of {', '.join(files)} it should be {expected}, got {got}"
+    assert got == expected, f"among {', '.join(files)} the newest is {expected}, got {got}"
 
 
 def grad_norm(build, accumulate):
-    """The gradient norm of a first step."""
+    """The gradient norm of the first step."""
     recipe = SimpleNamespace(
         steps=10, batch_size=2, block_size=8, accumulate=accumulate, max_lr=1e-3, min_lr=1e-4,
         warmup_steps=2, clip=1e9, eval_every=10, seed=1337,

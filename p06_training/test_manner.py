@@ -1,4 +1,4 @@
-"""What ours does beyond the law: the listing, the checkpoints, and the Trainer around it."""
+"""What our own listing, checkpoints and Trainer do beyond what `--build` requires."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""What measure.py computes is right, and its parts print what they say; nothing here is timed."""
+"""measure.py: its computations and what its parts print; nothing here is timed."""
 
 import random
 import re
@@ -12,7 +12,7 @@ from p06_training import load_checkpoint, measure, train
 
 @pytest.fixture
 def small(tmp_path, monkeypatch):
-    """The parts on a text and a model of no size, in a folder of their own."""
+    """Run the parts on a tiny text and model, in a temporary folder."""
     draw = random.Random(0)
     text = "\n".join(" ".join(draw.choices(["to", "be", "or", "not"], k=8)) for _ in range(100))
     (tmp_path / "text.txt").write_text(text, encoding="utf-8")

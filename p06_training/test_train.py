@@ -1,4 +1,4 @@
-"""The training command: what it writes, how it goes on after a death, what it refuses."""
+"""The training command: its files, resuming after a crash, refusals."""
 
 import errno
 import json
@@ -59,7 +59,7 @@ def flags(text_file, out, *more):
 
 @pytest.fixture(scope="module")
 def straight(text_file, tmp_path_factory):
-    """A run that nothing happened to, with a real sample and figure."""
+    """An uninterrupted run."""
     out, threads = tmp_path_factory.mktemp("runs") / "straight", torch.get_num_threads()
     torch.set_num_threads(1)
     assert train.main(flags(text_file, out)) == 0
@@ -81,7 +81,7 @@ def state_of(folder, name="step_0000030.pt"):
 
 
 def tensors(state):
-    """All tensors of a nested state, with where they are."""
+    """Yield (path, tensor) for all tensors of a nested state."""
     if isinstance(state, torch.Tensor):
         yield "", state
     elif isinstance(state, dict | list):
@@ -90,9 +90,9 @@ def tensors(state):
 
 
 def assert_the_same_run(ours, theirs):
-    assert without_time(rows_of(ours)) == without_time(rows_of(theirs)), "each step once, the same"
+    assert without_time(rows_of(ours)) == without_time(rows_of(theirs)), "the metrics differ"
     seconds = [row["seconds"] for row in rows_of(ours)]
-    assert seconds == sorted(seconds), "the time goes on where it stopped"
+    assert seconds == sorted(seconds), "the elapsed time started over"
     for name in ("step_0000030.pt", "best.pt"):
         a, b = dict(tensors(state_of(ours, name))), dict(tensors(state_of(theirs, name)))
         assert a.keys() == b.keys()
@@ -113,7 +113,7 @@ def refusal(argv, capsys):
 
 
 class Command:
-    """The command in a process of its own, which has PyTorch already: a fork of this one."""
+    """The command in a process of its own, a fork of this one, which has imported PyTorch."""
 
     def __init__(self, folder, *argv, **environment):
         self.out, self.err = (folder / f"{name}-{os.urandom(4).hex()}" for name in ("out", "err"))
@@ -124,7 +124,7 @@ class Command:
             self.process.start()
 
     def wait(self, seconds=60):
-        """Its status, and what it said and complained of."""
+        """Wait for the end; returns the status, stdout and stderr."""
         self.process.join(seconds)
         self.process.kill()
         self.process.join()
@@ -132,7 +132,7 @@ class Command:
 
 
 def in_a_fork(argv, environment, out, err):
-    """The command with its output in two files; ends the process with its status."""
+    """Run the command with its output in two files; exit with its status."""
     os.environ.update(environment)
     for number, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
@@ -151,7 +151,7 @@ def in_a_fork(argv, environment, out, err):
 
 
 def wait_for_rows(command, out, n, seconds=60):
-    """Until metrics.jsonl has n lines."""
+    """Wait until metrics.jsonl has n lines."""
     end, path = time.monotonic() + seconds, out / "metrics.jsonl"
     while time.monotonic() < end and command.process.exitcode is None:
         if path.exists() and path.read_bytes().count(b"\n") >= n:
@@ -296,7 +296,7 @@ def test_dropout_goes_on_exactly_too(text_file, tmp_path, monkeypatch):
 
 def test_dropout_is_in_the_embeddings_and_in_what_each_part_adds():
     def outputs(dropout):
-        """The shares of zeros that the parts put out, first in training and then out of it."""
+        """The share of zeros in each part's output, in training and in evaluation mode."""
         config = SimpleNamespace(
             seed=1, vocab=30, n_embd=16, n_head=2, n_layer=2, block_size=8, dropout=dropout,
             device="cpu",
@@ -405,7 +405,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(straight, tmp_path, capsys):
     newest.write_bytes(content[:2000] + b"?" + content[2001:])
     assert train.main(["--resume", "--out", str(tmp_path / "run")]) == 0
     said = capsys.readouterr().err
-    assert "step_0000025.pt" in said and "going on from step_0000020.pt" in said
+    assert "step_0000025.pt" in said and "resuming from step_0000020.pt" in said
     assert_the_same_run(tmp_path / "run", straight)
 
 
@@ -443,7 +443,7 @@ def test_without_a_good_checkpoint_nothing_is_touched(straight, tmp_path, capsys
         path.write_bytes(b"")
     before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
     said = refusal(["--resume", "--out", str(tmp_path / "run")], capsys)
-    assert "nothing to go on from" in said and "best.pt" in said
+    assert "no good checkpoint" in said and "best.pt" in said
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     assert "no checkpoint" in refusal(["--resume", "--out", str(tmp_path / "run")], capsys)
     assert before == (tmp_path / "run" / "metrics.jsonl").read_bytes()
@@ -600,14 +600,14 @@ BAD_FLAGS = [
 @pytest.mark.parametrize("wrong, part", BAD_FLAGS, ids=[" ".join(f) for f, _ in BAD_FLAGS])
 def test_bad_flags_end_with_one_line(text_file, tmp_path, capsys, wrong, part):
     assert part in refusal(flags(text_file, tmp_path / "run", *wrong), capsys)
-    assert not (tmp_path / "run").exists(), "nothing half-written may be left behind"
+    assert not (tmp_path / "run").exists(), "a refused run must not leave a folder behind"
 
 
 def test_a_loss_that_is_not_a_number_is_said(text_file, tmp_path, capsys):
     more = ["--max-lr", "1e30", "--steps", "60"]
     assert train.main(flags(text_file, tmp_path / "run", *more)) == 1
     assert "lower --max-lr" in capsys.readouterr().err
-    assert len(rows_of(tmp_path / "run")) < 60, "a run without any use left should end"
+    assert len(rows_of(tmp_path / "run")) < 60, "a run that is lost should end"
 
 
 @POSIX
@@ -665,7 +665,7 @@ def test_the_number_at_the_end_is_over_all_whatever_the_others_read(
 def test_the_last_weights_are_taken_where_only_a_part_was_against_them(
     straight, text_file, tmp_path, monkeypatch
 ):
-    """On the way the losses are as if the weights of step 7 were the best, by far."""
+    """The validations before the last are patched so that step 7 looks best by far."""
     real = build.evaluate
     flattering = iter([0.01, 9.0, 9.0, 9.0, 9.0])
     monkeypatch.setattr(build, "evaluate", lambda *_: next(flattering))
@@ -771,7 +771,7 @@ def test_a_start_that_cannot_be_is_refused(straight, text_file, tmp_path, capsys
     weights["ln_f.bias"][3] = float("nan")
     torch.save(weights, tmp_path / "cut" / "model.pt")
     said = refusal(from_run(tmp_path / "cut", text_file, tmp_path / "run"), capsys)
-    assert "not finite" in said and not (tmp_path / "run").exists()
+    assert "NaN or infinite" in said and not (tmp_path / "run").exists()
 
 
 def test_bfloat16_gives_nearly_the_same_losses(straight, text_file, tmp_path):

@@ -1,7 +1,7 @@
-"""Train the GPT with a loop that can be left alone overnight: python -m p06_training.train
+"""Train the GPT in a loop that can run unattended: python -m p06_training.train
 
-A run as in p05 (p05_gpt/run.py has its files) with warmup and cosine, clipping, Muon or AdamW,
-checkpoints and an exact --resume. Under torchrun each process computes its share of every batch:
+As p05_gpt.train, with the same files, plus a warmup and cosine schedule, gradient clipping, Muon or
+AdamW, crash-safe checkpoints and an exact --resume. Under torchrun training is data-parallel:
 
     torchrun --standalone --nproc-per-node 2 -m p06_training.train
 """
@@ -53,9 +53,9 @@ from .trainer import MAY_DIFFER, Trainer
 
 DEFAULT_OUT = "runs/p06_training"
 USES = ("p03_bpe", "p04_attention", "p05_gpt", "p06_training")  # what --mine can replace
-MUON_FACTOR = 3.0  # Muon's rate on the matrices is this times AdamW's on the rest
-MUON_STEPS = 3  # of Newton-Schulz; five, its default, cost more and give the same losses here
-MAX_CONSECUTIVE_SKIPS = 20  # skipped steps in a row after which the run ends
+MUON_FACTOR = 3.0  # Muon's learning rate over AdamW's
+MUON_STEPS = 3  # Newton-Schulz iterations; the default of five costs more, with equal losses here
+MAX_CONSECUTIVE_SKIPS = 20  # skipped steps in a row that end the run
 PRESETS = {
     "default": {"batch_size": 16, "steps": 2000, "eval_every": 100},
     "long": {
@@ -74,10 +74,10 @@ PRESETS = {
 
 
 def parse_flags(argv: list[str] | None) -> tuple[Parser, argparse.Namespace, dict]:
-    """The parser, all flags, and those that were given on the command line."""
+    """The parser, all flags, and those given on the command line."""
     parser = Parser(
         prog="python -m p06_training.train",
-        description="Train a GPT on a text; a run that is stopped or killed goes on with --resume.",
+        description="Train a GPT on a text; --resume continues a run that was stopped or killed.",
     )
     add_flags(parser, DEFAULT_OUT)
     add = parser.add_argument
@@ -98,14 +98,14 @@ def parse_flags(argv: list[str] | None) -> tuple[Parser, argparse.Namespace, dic
         type=positive,
         default=8e-3,
         metavar="RATE",
-        help=f"AdamW's rate after the warmup, Muon's is {MUON_FACTOR:g} times it; "
+        help=f"AdamW's learning rate after the warmup; Muon's is {MUON_FACTOR:g} times that; "
         "default: %(default)s",
     )
     add(
         "--min-lr",
         type=positive,
         metavar="RATE",
-        help="where the cosine ends; default: a hundredth of --max-lr",
+        help="learning rate at the end of the cosine; default: a hundredth of --max-lr",
     )
     add(
         "--warmup-steps",
@@ -118,14 +118,14 @@ def parse_flags(argv: list[str] | None) -> tuple[Parser, argparse.Namespace, dic
         type=positive,
         default=1.0,
         metavar="NORM",
-        help="largest gradient norm; default: %(default)s",
+        help="maximum gradient norm; default: %(default)s",
     )
     add(
         "--accumulate",
         type=at_least(1),
         default=1,
         metavar="N",
-        help="batches whose gradients are averaged for one step; default: %(default)s",
+        help="batches per step, whose gradients are averaged; default: %(default)s",
     )
     add("--weight-decay", type=fraction, default=0.1, metavar="X", help="default: %(default)s")
     add(
@@ -133,7 +133,7 @@ def parse_flags(argv: list[str] | None) -> tuple[Parser, argparse.Namespace, dic
         type=fraction,
         default=0.0,
         metavar="P",
-        help="share of the token embeddings and of what attention and MLP add that is dropped; "
+        help="dropout probability on token embeddings and on the outputs of attention and MLP; "
         "default: %(default)s",
     )
     add(
@@ -146,7 +146,7 @@ def parse_flags(argv: list[str] | None) -> tuple[Parser, argparse.Namespace, dic
     add(
         "--init-from",
         metavar="RUN",
-        help="start from the weights, sizes and tokenizer of another run, p05's or p06's",
+        help="start from the weights, sizes and tokenizer of another run of p05 or p06",
     )
     add(
         "--resume",
@@ -169,17 +169,17 @@ def parse_flags(argv: list[str] | None) -> tuple[Parser, argparse.Namespace, dic
 
 
 def fraction(text: str) -> float:
-    """An argparse type: 0 or more, and less than 1."""
+    """An argparse type: a number of at least 0 and below 1."""
     try:
         number = float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"'{text}' is not a number") from None
     if not 0 <= number < 1:
-        raise argparse.ArgumentTypeError(f"{text} will not do; use 0 or more, and less than 1")
+        raise argparse.ArgumentTypeError(f"{text} will not do; use a number from 0 to below 1")
     return number
 
 
-# From flags to a run that can begin or go on. Only rank 0 reads and writes files.
+# From flags to a Job. Only rank 0 reads and writes files.
 
 
 @dataclass
@@ -195,7 +195,7 @@ class Job:
 
 
 def open_run(args, given: dict, processes: int) -> Job:
-    """The run that the flags ask for; raises UsageError before anything is written."""
+    """The run that the flags specify; raises UsageError before anything is written."""
     folder = Path(args.out or DEFAULT_OUT)
     config = tokenizer = weights = None
     if args.resume:
@@ -213,7 +213,7 @@ def open_run(args, given: dict, processes: int) -> Job:
     fresh["torch_version"] = str(torch.__version__)  # a plain string, as a checkpoint holds it
     if config is not None and data.sha256 != config["corpus_sha256"]:
         raise UsageError(
-            f"the text is not the one that the run in {folder} began with; give that with --data"
+            f"the text is not the one that the run in {folder} started with; give that with --data"
         )
     if config is None:
         claim_folder(folder, args.overwrite)
@@ -223,7 +223,7 @@ def open_run(args, given: dict, processes: int) -> Job:
     return Job(folder, data, config=fresh, began_with=config or fresh, weights=weights)
 
 
-NOT_SETTINGS = {"out", "overwrite", "resume"}  # flags that config.json does not hold
+NOT_SETTINGS = {"out", "overwrite", "resume"}  # flags that are not in config.json
 SIZES = ("n_layer", "n_head", "n_embd", "block_size", "tokenizer", "vocab_size")
 
 
@@ -242,13 +242,11 @@ def read_source(args, given: dict) -> tuple[argparse.Namespace, object, dict]:
     ]
     if other:
         raise UsageError(
-            f"the run in {source} has another size or tokenizer: {', '.join(other)}; leave these "
-            "flags out to use its own"
+            f"the run in {source} has another size or tokenizer: {', '.join(other)}; omit these "
+            "flags to use its own"
         )
     if not all(tensor.isfinite().all() for tensor in model.state_dict().values()):
-        raise UsageError(
-            f"the weights in {source} are not finite: the run was lost; choose another"
-        )
+        raise UsageError(f"the weights in {source} are NaN or infinite; choose another run")
     sizes = {key: config[key] for key in SIZES if key in config}
     args = argparse.Namespace(**vars(args) | sizes)
     if "eval_tokens" not in given:
@@ -258,7 +256,7 @@ def read_source(args, given: dict) -> tuple[argparse.Namespace, object, dict]:
 
 
 def tokenizer_of(folder: Path, kind: str):
-    """The tokenizer that a run began with."""
+    """The tokenizer of the run in `folder`; raises UsageError."""
     try:
         return run.load_tokenizer(folder, kind)
     except (OSError, ValueError) as error:
@@ -266,9 +264,10 @@ def tokenizer_of(folder: Path, kind: str):
 
 
 def with_end_of_text(weights: dict, expected: dict) -> dict:
-    """The weights in the shapes of `expected`: a new token's vectors are the mean of the others.
+    """Extend the weights to the shapes of `expected`, by a row for the token END.
 
-    That token is END, if the source was trained on one document and this run has several.
+    That row is the mean of the others. It is needed if the weights come from a run on one document
+    and this run has several.
     """
     weights = dict(weights)
     for name, tensor in weights.items():
@@ -278,7 +277,7 @@ def with_end_of_text(weights: dict, expected: dict) -> dict:
 
 
 def check(args, processes: int) -> None:
-    """Refuse flags that cannot work together."""
+    """Raise UsageError for flags that exclude each other."""
     if args.n_embd % args.n_head != 0:
         raise UsageError(
             f"--n-embd {args.n_embd} cannot be divided among --n-head {args.n_head} heads; "
@@ -289,18 +288,18 @@ def check(args, processes: int) -> None:
     if args.warmup_steps > args.steps:
         raise UsageError(
             f"--warmup-steps {args.warmup_steps} is more than --steps {args.steps}; "
-            "the rate would never be reached"
+            "the learning rate would never reach --max-lr"
         )
     if processes > args.batch_size * args.accumulate:
         raise UsageError(
-            f"{processes} processes cannot share {args.batch_size * args.accumulate} windows a "
-            "step; use fewer, or a larger --batch-size"
+            f"{processes} processes cannot share {args.batch_size * args.accumulate} windows per "
+            "step; use fewer processes or a larger --batch-size"
         )
 
 
 def claim_folder(folder: Path, overwrite: bool) -> None:
-    """Make the folder of a new run; an earlier run's files are removed only with `overwrite`."""
-    hint = "use --resume to go on with it, --overwrite, or another folder with --out"
+    """Create the folder of a new run; an earlier run's files are removed only with `overwrite`."""
+    hint = "use --resume to continue it, --overwrite, or another folder with --out"
     saved = folder / "checkpoints"
     try:
         held = [*saved.glob("*.pt"), *saved.glob(".*.partial")]
@@ -316,9 +315,12 @@ def claim_folder(folder: Path, overwrite: bool) -> None:
 
 
 def settings_of(folder: Path, given: dict) -> tuple[argparse.Namespace, dict]:
-    """The flags of the run in `folder`; those given now must agree with them."""
+    """The flags of the run in `folder`, and its config.
+
+    Raises UsageError if the flags given now disagree with them, except for those in MAY_DIFFER.
+    """
     if given.get("overwrite"):
-        raise UsageError("--resume and --overwrite exclude each other; leave one out")
+        raise UsageError("--resume and --overwrite exclude each other; omit one")
     try:
         config = json.loads((folder / "config.json").read_bytes().decode("utf-8"))
         flags = {key: config[key] for key in vars(parse_flags([])[1]) if key not in NOT_SETTINGS}
@@ -326,11 +328,11 @@ def settings_of(folder: Path, given: dict) -> tuple[argparse.Namespace, dict]:
             config[key]
         check_settings(flags)
     except FileNotFoundError:
-        raise UsageError(f"there is no run in {folder} to go on with; leave --resume out") from None
+        raise UsageError(f"there is no run in {folder} to resume; omit --resume") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else error
         raise UsageError(
-            f"{folder / 'config.json'} is damaged or another trainer's ({reason}); "
+            f"{folder / 'config.json'} is damaged or from another program ({reason}); "
             "start again with another --out"
         ) from None
     other = {
@@ -343,10 +345,12 @@ def settings_of(folder: Path, given: dict) -> tuple[argparse.Namespace, dict]:
             f"--{key.replace('_', '-')} {value} (it has {config[key]})"
             for key, value in other.items()
         )
-        why = "; the cosine ends at the last step, so with other --steps every rate so far would "
-        why = why + "have been different" if "steps" in other else ""
+        why = (
+            "; the cosine ends at the last step, so with other --steps every learning rate so far "
+        )
+        why = why + "would have been different" if "steps" in other else ""
         raise UsageError(
-            f"the run in {folder} has other settings: {named}{why}. Leave them out to go on with "
+            f"the run in {folder} has other settings: {named}{why}. Omit these flags to continue "
             "it, or start a new run with another --out"
         )
     flags |= {key: value for key, value in given.items() if key in MAY_DIFFER}
@@ -354,7 +358,7 @@ def settings_of(folder: Path, given: dict) -> tuple[argparse.Namespace, dict]:
 
 
 def check_settings(settings: dict) -> None:
-    """Raise ValueError for a value in config.json that the command line would not take."""
+    """Raise ValueError for a value in config.json that the command line would reject."""
     argv = []
     for key, value in settings.items():
         if value is not None:
@@ -372,7 +376,7 @@ def check_settings(settings: dict) -> None:
 
 
 def build_model(config: SimpleNamespace) -> GPT:
-    """The GPT of a config, on its device."""
+    """The initialised GPT of a config, with dropout, on its device."""
     torch.manual_seed(config.seed)
     model = GPT(config.vocab, config.n_embd, config.n_head, config.n_layer, config.block_size)
     init_weights(model)
@@ -386,7 +390,10 @@ def build_model(config: SimpleNamespace) -> GPT:
 
 
 def build_optimizer(model: GPT, config) -> torch.optim.Optimizer | Combined:
-    """AdamW; or Muon for the matrices in the blocks, and AdamW for the rest."""
+    """AdamW, or Muon for the matrices in the blocks and AdamW for the rest.
+
+    Weight decay applies to matrices only.
+    """
     matrices = [p for p in model.blocks.parameters() if p.ndim == 2]
     if config.optimizer == "adamw":
         matrices = []
@@ -426,7 +433,7 @@ def join_processes(device: str) -> tuple[int, int]:
 
 
 def from_rank_0(make, rank: int, processes: int):
-    """What make() returns in rank 0, broadcast to all; a UsageError there ends all of them."""
+    """Call make() in rank 0 and broadcast its result; a UsageError is raised in all ranks."""
     box = [None]
     if rank == 0:
         try:
@@ -444,7 +451,7 @@ def from_rank_0(make, rank: int, processes: int):
 
 
 def train(args, given: dict, rank: int, processes: int) -> int:
-    """One run, or the rest of one; returns the exit status."""
+    """Start or resume a run; returns the exit status."""
     job = from_rank_0(lambda: open_run(args, given, processes), rank, processes)
     folder, config = job.folder, SimpleNamespace(**job.config)
     train_ids, val_ids = (ids.to(config.device) for ids in (job.data.train_ids, job.data.val_ids))
@@ -453,7 +460,7 @@ def train(args, given: dict, rank: int, processes: int) -> int:
         model.load_state_dict(with_end_of_text(job.weights, model.state_dict()))
     run.autocast(model, config.dtype)
     some_ids = run.spread(val_ids, config.eval_tokens, config.block_size)
-    torch.manual_seed(config.seed + rank)  # dropout: every process has its own
+    torch.manual_seed(config.seed + rank)  # each process has its own dropout
     trainer = Trainer(model, build_optimizer(model, config), train_ids, some_ids, config)
     job.whole = None if some_ids is val_ids else val_ids
     if args.resume:
@@ -461,7 +468,7 @@ def train(args, given: dict, rank: int, processes: int) -> int:
         if rank > 0:
             trainer.load_state(state)
     elif rank == 0:
-        trainer.save(folder / "checkpoints")  # so that there is always one to go on from
+        trainer.save(folder / "checkpoints")  # so that --resume always finds one
     if rank > 0:
         with run.stop_signals() as stop:
             for _ in trainer.run(stop_condition(stop, trainer)):
@@ -484,42 +491,46 @@ def train(args, given: dict, rank: int, processes: int) -> int:
 
 
 def resume_run(trainer: Trainer, job: Job) -> tuple[str, dict]:
-    """Load the newest good checkpoint and cut metrics.jsonl to it; a line to print, the state."""
+    """Load the newest good checkpoint and truncate metrics.jsonl to its step.
+
+    Returns a line to print and the state. Raises UsageError if no checkpoint is good.
+    """
     folder = job.folder
     try:
         path, complaints = trainer.resume(folder / "checkpoints")
     except CheckpointError as error:
         raise UsageError(
-            f"nothing to go on from: {error}; start again with --overwrite or another --out"
+            f"no good checkpoint to resume from: {error}; start again with --overwrite or another "
+            "--out"
         ) from None
     for complaint in complaints:
-        print(f"warning: not used: {complaint}; going on from {path.name}", file=sys.stderr)
+        print(f"warning: not used: {complaint}; resuming from {path.name}", file=sys.stderr)
     for key in ("device", "threads", "torch_version"):
         before, now = job.began_with[key], job.config[key]
         if before != now:
             print(
-                f"warning: {key} was {before} and is {now}: the last digits will differ",
+                f"warning: {key} was {before} and is now {now}: the last digits will differ",
                 file=sys.stderr,
             )
     trainer.metrics = read_metrics(folder / "metrics.jsonl", trainer.steps_done)
     if len(trainer.metrics) < trainer.steps_done:
         print(
             f"warning: metrics.jsonl has {len(trainer.metrics)} of the first "
-            f"{trainer.steps_done} steps; going on without the others",
+            f"{trainer.steps_done} steps; continuing without the others",
             file=sys.stderr,
         )
-    trainer.warnings()  # said before the stop
+    trainer.warnings()  # printed before the run was stopped
     lines = "".join(json.dumps(row) + "\n" for row in trainer.metrics)
     try:
         remove_unfinished(folder / "checkpoints")
         run.write_atomically(folder / "metrics.jsonl", lambda file: file.write(lines.encode()))
     except OSError as error:
         raise UsageError(f"cannot write to {folder} ({error.strerror})") from None
-    return f"going on in {folder} after step {trainer.steps_done}", trainer.state()
+    return f"resuming {folder} after step {trainer.steps_done}", trainer.state()
 
 
 def read_metrics(path: Path, steps_done: int) -> list[dict]:
-    """The rows of the first `steps_done` steps, each once; what is damaged is left out."""
+    """The rows of the first `steps_done` steps, one per step; damaged lines are skipped."""
     rows = {}
     try:
         lines = path.read_bytes().decode("utf-8", errors="replace").splitlines()
@@ -536,12 +547,12 @@ def read_metrics(path: Path, steps_done: int) -> list[dict]:
 
 
 def stop_condition(stop, trainer: Trainer):
-    """A function that says whether to end before the last step."""
+    """A function that returns whether to stop before the last step."""
     return lambda: stop.is_set() or trainer.consecutive_skips >= MAX_CONSECUTIVE_SKIPS
 
 
 def train_and_log(trainer: Trainer, stop, job: Job) -> None:
-    """Train to the last step or to a stop; writes metrics and checkpoints, prints what happens."""
+    """Train to the last step or until stopped; write metrics and checkpoints, print progress."""
     config, checkpoints = trainer.recipe, job.folder / "checkpoints"
     tokens_per_step = config.batch_size * config.accumulate * config.block_size
     bar = tqdm(
@@ -567,7 +578,7 @@ def train_and_log(trainer: Trainer, stop, job: Job) -> None:
                 save_checkpoint(checkpoints / "best.pt", trainer.state())
                 save_weights(trainer.model, job.folder)
             if trainer.steps_done % config.checkpoint_every == 0:
-                os.fsync(log.fileno())  # no checkpoint is ahead of the metrics
+                os.fsync(log.fileno())  # so that no checkpoint is ahead of the metrics
                 trainer.save(checkpoints)
             if trainer.steps_done % 20 == 0 or "val_loss" in row or trainer.consecutive_skips == 1:
                 for finding in trainer.warnings():
@@ -586,9 +597,9 @@ def train_and_log(trainer: Trainer, stop, job: Job) -> None:
 
 
 def last_validation(row: dict, trainer: Trainer, job: Job, better: bool) -> bool:
-    """Put the loss over the whole validation part into the row; are these weights the best?
+    """Set val_loss to that of the whole validation part; returns whether it is the best.
 
-    The weights that were best on a part of that text are measured on all of it for comparison.
+    The weights that were best on a part of it are evaluated on all of it for comparison.
     """
     model, whole, block_size = trainer.model, job.whole, trainer.recipe.block_size
     row["val_loss"] = validation_loss(model, whole, block_size)
@@ -602,12 +613,12 @@ def last_validation(row: dict, trainer: Trainer, job: Job, better: bool) -> bool
 
 
 def load_best(model: GPT, folder: Path, device: str) -> None:
-    """Put the weights of model.pt into the model."""
+    """Load model.pt into the model; raises UsageError if it is missing or damaged."""
     try:
         model.load_state_dict(
             torch.load(folder / "model.pt", map_location=device, weights_only=True)
         )
-    except Exception as error:  # whatever torch raises for a damaged file
+    except Exception as error:  # torch raises many kinds for a damaged file
         reason = "missing" if isinstance(error, FileNotFoundError) else "damaged"
         raise UsageError(
             f"{folder / 'model.pt'}, the best weights so far, is {reason}; train again with "
@@ -616,7 +627,7 @@ def load_best(model: GPT, folder: Path, device: str) -> None:
 
 
 def report_validation(row: dict, trainer: Trainer, bar, job: Job) -> None:
-    """Print the validation loss and a line of text that the model writes now."""
+    """Print the validation loss and a short sample."""
     with without_reader():
         bar.write(
             f"step {row['step']}: validation {row['val_loss']:.3f} nats per token, "
@@ -627,7 +638,7 @@ def report_validation(row: dict, trainer: Trainer, bar, job: Job) -> None:
 
 
 def say(text: str) -> None:
-    """Print; if nobody reads any more (| head), the run goes on."""
+    """Print; a closed pipe (| head) does not stop the run."""
     with without_reader():
         print(text)
 
@@ -637,21 +648,21 @@ def save_weights(model: GPT, folder: Path) -> None:
 
 
 def finish(trainer: Trainer, job: Job, bigram: float) -> int:
-    """The figure, a sample of the best weights, and how to go on; returns the exit status."""
+    """Write the figure and a sample of the best weights, print the result; returns the status."""
     folder, config, tokenizer = job.folder, trainer.recipe, job.data.tokenizer
     again = f"python -m p06_training.train --resume --out {shlex.quote(str(folder))}"
     if trainer.metrics:
         run.draw_losses(trainer.metrics, config.vocab, bigram, folder / "loss.png")
     if trainer.consecutive_skips >= MAX_CONSECUTIVE_SKIPS:
         print(
-            f"ended at step {trainer.steps_done}: the gradient has been NaN or infinite for "
+            f"ended at step {trainer.steps_done}: the gradient norm has been NaN or infinite for "
             f"{trainer.consecutive_skips} steps. Metrics and checkpoints are in {folder}. Try a "
             "lower --max-lr",
             file=sys.stderr,
         )
         return 1
     if trainer.steps_done < config.steps:
-        say(f"stopped after step {trainer.steps_done} of {config.steps}; to go on: {again}")
+        say(f"stopped after step {trainer.steps_done} of {config.steps}; to resume: {again}")
         return 0
     if not math.isfinite(trainer.best_loss):
         print(
@@ -677,7 +688,7 @@ def finish(trainer: Trainer, job: Job, bigram: float) -> int:
         f"{best['val_loss']:.4f} nats per token, {best['val_nats_per_char']:.4f} per character, "
         f"at step {best['step']}\n"
         + (
-            f"{trainer.skipped} steps were skipped for a gradient that was NaN or infinite\n"
+            f"{trainer.skipped} steps with a NaN or infinite gradient norm were skipped\n"
             if trainer.skipped
             else ""
         )
@@ -696,9 +707,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def command(argv: list[str] | None) -> int:
-    """One run of the command, whose mistakes are told in one line."""
+    """Run the command and report expected errors in one line; returns the exit status."""
     if int(os.environ.get("RANK", 0)) > 0:
-        sys.stdout = io.StringIO()  # rank 0 speaks for all
+        sys.stdout = io.StringIO()  # only rank 0 prints
     parser, args, given = parse_flags(argv)
     rank, processes = join_processes(args.device)
     again = f"python -m p06_training.train --resume --out {shlex.quote(args.out or DEFAULT_OUT)}"
@@ -715,7 +726,7 @@ def command(argv: list[str] | None) -> int:
             return 2
         parser.error(str(error))
     except KeyboardInterrupt:
-        print(f"stopped at once; to go on from the last checkpoint: {again}", file=sys.stderr)
+        print(f"stopped at once; to resume from the last checkpoint: {again}", file=sys.stderr)
         return 130
     except NotImplementedError as error:  # a reader's own build.py, not finished yet
         last = traceback.extract_tb(error.__traceback__)[-1]
@@ -726,7 +737,7 @@ def command(argv: list[str] | None) -> int:
         full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
         print(
             f"cannot write {error.filename or 'the files of the run'} ({error.strerror}); the last "
-            f"good checkpoint is kept. {'Make room' if full else 'Mend that'}, then: {again}",
+            f"good checkpoint is kept. {'Make room' if full else 'Fix that'}, then: {again}",
             file=sys.stderr,
         )
         return 1
@@ -735,12 +746,12 @@ def command(argv: list[str] | None) -> int:
             raise
         reason = str(error).strip().split("\n")[0][:150]
         print(
-            f"process {rank}: another process is gone ({reason}); to go on: torchrun ... -m "
+            f"process {rank}: another process is gone ({reason}); to resume: torchrun ... -m "
             "p06_training.train --resume",
             file=sys.stderr,
             flush=True,
         )
-        os._exit(1)  # leaving in good order would wait for it
+        os._exit(1)  # a regular exit would wait for it
     if processes > 1:
         distributed.destroy_process_group()
     return status

@@ -1,7 +1,7 @@
-"""The Trainer that the package exports: the listing's, with what a long run needs.
+"""The Trainer that the package exports, built on the listing's.
 
-Around the listing's loop it keeps time, counts skipped steps, consults the doctor, and resumes from
-the newest good checkpoint of the same run.
+It adds elapsed time, counts of skipped steps, warnings by the doctor, and resuming from the newest
+good checkpoint of the same run.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from .distributed import DataParallelTrainer, any_rank, in_many_processes, this_
 if TYPE_CHECKING:
     from .doctor import Finding
 
-# Settings that may differ between the parts of a run, which may be resumed elsewhere.
+# Settings that may differ when a run is resumed, perhaps on another machine.
 MAY_DIFFER = {"data", "device", "threads", "torch_version", "checkpoint_every"}
 
 
 class Trainer:
-    """Trains a language model; under torch.distributed, in all processes.
+    """Trains a language model, data-parallel if torch.distributed is initialised.
 
     The arguments are those of build.Trainer. `loop` is the listing's Trainer, of which only step,
-    run, state and load_state are used. `metrics` has a row for each step, as in metrics.jsonl:
-    losses in nats per token, seconds in the training loop, the gradient norm before clipping.
+    run, state and load_state are used. `metrics` has one row per step, as in metrics.jsonl: losses
+    in nats per token, `seconds` since the start of training, `grad_norm` before clipping.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Trainer:
         self.warned: set[str] = set()  # names of findings
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> Iterator[dict]:
-        """Train to the last step, or until stop() is true; yields the row of each step."""
+        """Train to the last step, or until stop() is true in any process; yield each step's row."""
         start, rows = time.perf_counter() - self.seconds, self.loop.run()
         while not any_rank(stop()):
             row = next(rows, None)
@@ -61,11 +61,11 @@ class Trainer:
             yield self.record(row, time.perf_counter() - start)
 
     def step(self) -> dict:
-        """One step, as in the listing; its time is not counted."""
+        """One step, as in the listing; returns its row. Does not advance `seconds`."""
         return self.record(self.loop.step(), self.seconds)
 
     def record(self, row: dict, seconds: float) -> dict:
-        """Keep the row, with the time, and count skipped steps."""
+        """Append the row, with its time, to the metrics; count skipped steps."""
         self.steps_done, self.seconds = int(row["step"]), seconds
         if math.isfinite(row["grad_norm"]):
             self.consecutive_skips = 0
@@ -77,7 +77,7 @@ class Trainer:
         return row
 
     def warnings(self) -> list[Finding]:
-        """The doctor's findings on the curve so far that are new; notes are left out."""
+        """The doctor's findings on the curve so far, without notes and those returned before."""
         from .doctor import diagnose  # only here: the doctor is a command of its own
 
         alarms = [finding for finding in diagnose(self.metrics) if not finding.note]
@@ -86,7 +86,7 @@ class Trainer:
         return new
 
     def state(self) -> dict:
-        """Everything that moves, and the recipe."""
+        """The state of model, optimizer, random generators and counters, and the recipe."""
         return {
             "loop": self.loop.state(),
             "random_cuda": torch.cuda.get_rng_state_all(),
@@ -98,9 +98,9 @@ class Trainer:
         }
 
     def load_state(self, state: dict) -> None:
-        """Continue exactly from where state() was taken.
+        """Restore a state; training continues exactly where it was taken.
 
-        Raises CheckpointError if that was another run.
+        Raises CheckpointError for the state of another run.
         """
         try:
             theirs, ours = state["recipe"], vars(self.recipe)
@@ -115,15 +115,15 @@ class Trainer:
                 torch.cuda.set_rng_state_all(state["random_cuda"])
         except CheckpointError:
             raise
-        except Exception as error:  # whatever a missing or misshapen part makes torch raise
+        except Exception as error:  # torch raises many kinds for missing or misshapen parts
             raise CheckpointError(f"it does not fit this run ({first_line(error)})") from None
 
     def save(self, folder: Path) -> Path:
-        """Write this step's checkpoint into `folder`, which keeps the newest three."""
+        """Write a checkpoint into `folder` and keep the newest three; returns its path."""
         return save_newest(folder, self.steps_done, self.state())
 
     def resume(self, folder: Path) -> tuple[Path, list[str]]:
-        """Load the newest good checkpoint; returns its path and what was wrong with newer ones.
+        """Load the newest good checkpoint; returns its path and a line per newer, rejected one.
 
         Raises CheckpointError if there is none.
         """
