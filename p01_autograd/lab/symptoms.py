@@ -33,47 +33,52 @@ class Symptom:
 SYMPTOMS = {
     "first loss": Symptom(
         "The first loss is not ln(vocab_size)",
-        "A model that knows nothing gives every token the same chance, and its first loss is "
-        "ln V: 4.17 for 65 characters, 10.82 for GPT-2's 50,257 tokens. Higher, and the scores of "
-        "the fresh model are too large or the loss is not a mean; lower, and it is not "
-        "a cross-entropy. One forward pass tells, before any training.",
+        "A model that knows nothing gives every token about the same probability, and its first "
+        "loss is ln V or a little above: 4.17 for 65 characters, 10.82 for GPT-2's 50,257 tokens. "
+        "If it is much higher, the logits of the fresh model are too large or the loss is not a "
+        "mean. If it is lower, the loss is not a cross-entropy. One forward pass tells, before any "
+        "training.",
     ),
     "nan": Symptom(
         "The loss becomes NaN in the first steps",
-        "Find the first step whose loss is not finite, and in it the first tensor: a weight that "
-        "is already NaN was spoiled by the update before, not by the forward pass.",
+        "Find the first step whose loss is not finite, and in that step the first tensor that is "
+        "not: a weight that is already NaN comes from the update before, not from the forward "
+        "pass.",
     ),
     "flat": Symptom(
         "The loss does not go down at all",
-        "Print the gradient of one weight. Zero: nothing arrives, or the step is not taken. Not "
-        "zero: compare it with a finite difference; it may be the gradient of something else.",
+        "Print the gradient of one weight. If it is zero, the backward pass does not reach the "
+        "weight. If not, compare it with a finite difference: it may be the gradient of something "
+        "else.",
     ),
     "token frequencies": Symptom(
         "The loss is stuck at token frequencies (unigram entropy)",
         "The level is the entropy of the single tokens, 3.35 nats for the characters of Tiny "
-        "Shakespeare. A model that ends there knows how often a token occurs and not which one "
-        "stands in front of it.",
+        "Shakespeare. A model that ends there knows how often each token occurs and makes no use "
+        "of its input.",
     ),
     "counting pairs": Symptom(
         "The loss is stuck at the bigram level, as if attention did nothing",
-        "The level is that of counting pairs of tokens, 2.49 nats for the characters of Tiny "
-        "Shakespeare. A model that ends there uses the last token and nothing before it.",
+        "The level is that of a bigram model (counting pairs of tokens), 2.49 nats for the "
+        "characters of Tiny Shakespeare. A model that ends there uses the last token and nothing "
+        "before it.",
     ),
     "stops higher": Symptom(
         "The loss goes down and then stops too high",
-        "Every curve of this kind looks like a model that is too small. What tells them apart is "
-        "a healthy run beside it, a check of the gradients, and the learning rate at the end.",
+        "Every curve of this kind looks like that of a model that is too small. What tells them "
+        "apart is a healthy run beside it, a check of the gradients, and the learning rate at the "
+        "end.",
     ),
     "too good": Symptom(
         "The training loss is too good to be true",
-        "Far below what any honest model of the size reaches: the answer stands in the input. "
-        "Change the last token of a text and see whether an earlier output changes; compare x "
-        "and y of one batch by eye.",
+        "A loss far below what a model of this size can reach means that the answer stands in the "
+        "input, or that every batch is the same. Change the last token of a text: no earlier "
+        "output may change. Then compare x and y of two batches by eye.",
     ),
     "falls and rises": Symptom(
         "The loss goes down and then diverges",
-        "Ask for the step at which it turned. A rise from one step to the next is an event in the "
-        "data; a rise over many steps is the update itself.",
+        "Find the step at which it turned. A rise from one step to the next is an event in the "
+        "data; a rise over many steps comes from the updates themselves.",
     ),
     "lost after a step": Symptom(
         "The loss spikes and does not recover",
@@ -87,33 +92,37 @@ SYMPTOMS = {
     ),
     "norm": Symptom(
         "The gradient norm keeps growing or never comes down",
-        "Gradients are added up over steps. With plain gradient descent the run diverges; behind "
-        "clipping and AdamW only the norm tells.",
+        "Gradients accumulate from step to step. With plain gradient descent the run diverges; "
+        "behind clipping and AdamW only the gradient norm shows it.",
     ),
     "restart": Symptom(
         "The loss jumps after resuming from a checkpoint",
         "Some state was not saved or not loaded: the optimizer's moments, the generator "
-        "of the batches, the step. Save, load and go on in one process: every number must agree.",
+        "of the batches, the step. Resume a short run and compare it with one that was not "
+        "stopped: every number must agree.",
     ),
     "no checkpoint": Symptom(
         "The checkpoint is damaged and the run cannot be resumed",
-        "A file that was half written when the machine died. What matters is which file was being "
-        "written at that moment: the only good one, or another.",
+        "The machine died in the middle of a save. If the save overwrote the only checkpoint, "
+        "nothing is left; a save under another name, renamed when it is complete, always leaves "
+        "one that is whole.",
     ),
     "validation below": Symptom(
         "The validation loss is as low as the training loss",
-        "An honest validation loss lies above the training loss once a model is trained for long "
-        "on little text. If it does not, the two texts overlap, or are one.",
+        "The loss on held-out text lies above the training loss once a model is trained for long "
+        "on little text. If it does not, the two texts overlap or are the same.",
     ),
     "validation above": Symptom(
         "The training loss falls and the validation loss is much higher",
-        "Overfitting comes slowly and begins level. A gap that is there at the first evaluation, "
-        "or a training loss near zero, is a mistake in the batches or in the evaluation.",
+        "Overfitting comes slowly: at the first evaluation the two losses are nearly equal. A gap "
+        "that is there from the beginning, or a training loss near zero, is a mistake in the "
+        "batches or in the evaluation.",
     ),
     "text": Symptom(
         "The loss is good but the generated text is garbage or repeats itself",
-        "Either the loss lies (see: too good to be true), or the sampling does. Score the prompt "
-        "with the model: if that loss is good too, the model is right and the loop is wrong.",
+        "Either the loss lies (see: too good to be true) or the sampling is wrong. Compute the "
+        "model's loss on the prompt: if it is good too, the model is right and the sampling loop "
+        "is wrong.",
     ),
     "crash": Symptom(
         "RuntimeError: shapes or types do not match",
@@ -122,24 +131,24 @@ SYMPTOMS = {
     ),
     "slightly worse": Symptom(
         "No error, right shapes, and the loss is just a little worse",
-        "No curve shows it. What finds it is a check of each part by itself, or a healthy run of "
+        "No curve shows it. What finds it is a test of each part by itself, or a healthy run of "
         "the same size, data and seed.",
     ),
     "one learning rate": Symptom(
         "It trains at one learning rate and stalls at a higher one",
-        "What a normalisation buys is tolerance. Try eight times the rate on a short run: a "
-        "healthy model loses a tenth of a nat.",
+        "What normalisation buys is tolerance of a higher rate. Try eight times the rate on a "
+        "short run: a healthy model loses a tenth of a nat.",
     ),
     "nothing": Symptom(
         "Everything looks fine and something is wrong",
-        "Loss, curve and text are those of a healthy run. Only an exact comparison tells: a "
-        "gradient with finite differences, a resumed run with one that was not stopped, ids with "
-        "reference ids.",
+        "Loss, curve and text are those of a healthy run. Only an exact comparison tells: of a "
+        "gradient with finite differences, of a resumed run with one that was not stopped, of ids "
+        "with reference ids.",
     ),
     "unusual inputs": Symptom(
         "Fine in training, wrong or infinite on unusual inputs",
-        "Ask the trained model about one example alone, about very large inputs, and about inputs "
-        "of another length than in training.",
+        "Try the trained model on a single example, on very large inputs, and on inputs of "
+        "another length than in training.",
     ),
     "round trip": Symptom(
         "The tokenizer does not give the text back",
@@ -148,8 +157,8 @@ SYMPTOMS = {
     ),
     "ids": Symptom(
         "The tokenizer works, but the ids are not the same as in training",
-        "A round trip cannot see it. Compare ids with reference ids, on prose, on code, on "
-        "spaces, and with a tokenizer that was saved and loaded.",
+        "A round trip cannot see it. Compare ids with reference ids: on prose, on code, on runs "
+        "of spaces, and with a tokenizer that was saved and loaded.",
     ),
     "special tokens": Symptom(
         "The end-of-text token is not one id, or a user can type it",
@@ -165,7 +174,8 @@ FAULTS = {  # by dimension: each class, and why it is left out; "" where a sabot
         "wrong weights initialisation": "",
         "wrong network architecture": "",
         "suboptimal network structure": "",
-        "wrong model initialisation": "nothing is initialised but the weights: see there",
+        "wrong model initialisation": "only weights are initialised: see wrong weights "
+        "initialisation",
         "multiple initialisations of a CNN": "there is no convolutional network",
         "wrong selection of model": "the book chooses the model",
     },
@@ -184,7 +194,8 @@ FAULTS = {  # by dimension: each class, and why it is left out; "" where a sabot
         "missing flatten layer": "there are no images; for a loss that is not flattened see wrong "
         "shape of input data",
         "missing average pooling layer, wrong type of pooling": "there is no pooling",
-        "wrong layer type": "what fits the shapes of the listing works as well",
+        "wrong layer type": "the listing has few types of layer, and in the place of another most "
+        "of them raise an error",
     },
     "Model: activation function": {
         "missing softmax activation function": "",
@@ -213,7 +224,7 @@ FAULTS = {  # by dimension: each class, and why it is left out; "" where a sabot
         "suboptimal number of epochs": "the value of a flag, not a line; what more steps buy: "
         "`python -m p05_gpt.measure grid`",
         "suboptimal batch size": "the value of a flag, not a line",
-        "missing regularisation": "the listings have none; weight decay is a flag of AdamW's",
+        "missing regularisation": "the listings have none; weight decay is a setting of AdamW",
     },
     "Training: optimiser": {
         "wrong optimisation function": "",
@@ -245,9 +256,9 @@ FAULTS = {  # by dimension: each class, and why it is left out; "" where a sabot
     },
     "Training: process": {
         "reference to a checkpoint that does not exist": "",
-        "wrong management of memory": "it shows in memory, which break_it does not record: "
+        "wrong management of memory": "break_it does not record memory; what takes it: "
         "`python -m p05_gpt.measure memory`",
-        "model too big for the memory": "the models fit into any laptop",
+        "model too big for the memory": "the models fit on any laptop",
         "missing or redundant data augmentation": "text is not augmented",
     },
     "GPU usage": {
@@ -259,8 +270,8 @@ FAULTS = {  # by dimension: each class, and why it is left out; "" where a sabot
         "wrong API usage": "",
         "deprecated API": "the tests run on the versions of pyproject.toml",
         "wrong position of data shuffle": "windows are drawn at random, nothing is shuffled",
-        "graph, placeholders, global variables, argument scoping": "of frameworks that build a "
-        "graph first; there is none here",
+        "graph, placeholders, global variables, argument scoping": "these belong to frameworks "
+        "that build a static graph; there is none here",
         "image decoding": "there are no images",
     },
     "outside the taxonomy": {FRAMEWORK: ""},
@@ -375,13 +386,16 @@ def markdown(guide: dict[Symptom, list[list[str]]], rows: list[list[str]]) -> st
     count = len({line[0] for found in guide.values() for line in found})
     parts = [
         "# Symptoms: what you see, and which line it may be",
-        f"{count} mistakes of one line, each made on purpose in one of the six projects and "
-        "measured on a small run against the healthy one. Find what you see, read the question "
-        "under it, and go down the rows: each says how to tell it from its neighbours. "
-        "`python -m p05_gpt.break_it NAME` shows one with its curve, `python -m "
-        "p06_training.doctor PATH` reads a curve, `python -m p05_gpt.checkup TARGET` examines a "
-        "model. Losses are in nats; `python scripts/report.py` measures all of it on your machine "
-        "and `python scripts/report.py --symptoms` writes this page.",
+        f"{count} mistakes, most of them in one line, each made on purpose in one of the six "
+        "projects and measured on a small run against the healthy one. Find what you see, read "
+        "the first thing to check, and go down the rows: each says how to tell the mistake from "
+        "its neighbours. The last column is the test that fails on it, and the finding of the "
+        "doctor or the checkup that names it.",
+        "`python -m PROJECT.break_it NAME` shows one beside a healthy run, `python -m "
+        "p06_training.doctor PATH` reads a training log, `python -m p05_gpt.checkup TARGET` "
+        "examines a model. Losses are in nats, ± is half the range over several seeds. `python "
+        "scripts/report.py` measures everything on your machine, and `python scripts/report.py "
+        "--symptoms` writes this page.",
         "\n".join(f"- [{s.heading}](#{anchor(s.heading)})" for s in guide)
         + f"\n- [{CLASSES}](#{anchor(CLASSES)})",
     ]
@@ -389,10 +403,10 @@ def markdown(guide: dict[Symptom, list[list[str]]], rows: list[list[str]]) -> st
         parts += [f"## {symptom.heading}", symptom.text, table(HEAD, found)]
     parts += [
         f"## {CLASSES}",
-        f"The dimensions and classes are those of {SOURCE}, some put together. What concerns "
-        "training a language model on a laptop has a sabotage; the rest is left out, with the "
-        "reason. The last row is not part of the taxonomy, which looks at programs that use a "
-        "framework: these are faults of the framework itself, here projects 1 and 2.",
+        f"The dimensions and classes are those of {SOURCE}; some are merged. Each has a sabotage "
+        "or the reason why it is left out. The last row is not part of the taxonomy, which looks "
+        "at programs that use a framework: it holds the faults of the framework itself, here "
+        "projects 1 and 2.",
         table(CLASSES_HEAD, rows),
     ]
     return "\n\n".join(parts) + "\n"
