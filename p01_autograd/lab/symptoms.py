@@ -393,7 +393,8 @@ def markdown(guide: dict[Symptom, list[list[str]]], rows: list[list[str]]) -> st
         "doctor or the checkup that names it.",
         "`python -m PROJECT.break_it NAME` shows one beside a healthy run, `python -m "
         "p06_training.doctor PATH` reads a training log, `python -m p05_gpt.checkup TARGET` "
-        "examines a model. Losses are in nats, ± is half the range over several seeds. `python "
+        "examines a model. Losses are in nats, ± is half the range over several seeds; numbers "
+        "without an arrow are from a chapter, whose table has the healthy run's as well. `python "
         "scripts/report.py` measures everything on your machine, and `python scripts/report.py "
         "--symptoms` writes this page.",
         "\n".join(f"- [{s.heading}](#{anchor(s.heading)})" for s in guide)
