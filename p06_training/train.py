@@ -345,10 +345,8 @@ def settings_of(folder: Path, given: dict) -> tuple[argparse.Namespace, dict]:
             f"--{key.replace('_', '-')} {value} (it has {config[key]})"
             for key, value in other.items()
         )
-        why = (
-            "; the cosine ends at the last step, so with other --steps every learning rate so far "
-        )
-        why = why + "would have been different" if "steps" in other else ""
+        why = "; the cosine ends at the last step, so --steps affects every learning rate so far"
+        why = why if "steps" in other else ""
         raise UsageError(
             f"the run in {folder} has other settings: {named}{why}. Omit these flags to continue "
             "it, or start a new run with another --out"

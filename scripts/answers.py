@@ -1,6 +1,6 @@
-"""The numbers in the answers to the homework: python scripts/answers.py p01_autograd 2
+"""Measure the numbers in the answers to the homework: python scripts/answers.py p01_autograd 2
 
-The answers themselves are in each project's NOTES.md.
+The answers are in each project's NOTES.md.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ SEEDS = (1337, 1338, 1339)
 
 
 def edit(project: str, name: str, old: str, new: str):
-    """The project's build.py with one piece of text replaced."""
+    """A copy of the project's build.py with one piece of text replaced, as a module."""
     return sabotaged(project, Sabotage(name, old, new, "", None, ""))
 
 
 def one_hidden_layer() -> None:
-    """p01, 2: no_order on a network of one hidden layer."""
+    """p01, 2: the sabotage no_order on a network with one hidden layer."""
     import random
 
     from p01_autograd import break_it
@@ -62,7 +62,7 @@ def one_hidden_layer() -> None:
 
 
 def listings() -> str:
-    """All six listings: Python for a tokenizer."""
+    """The text of all six listings, Python code to train a tokenizer on."""
     paths = sorted(ROOT.glob("p0*_*/build.py"))
     return "".join(path.read_text(encoding="utf-8") for path in paths)
 
@@ -79,7 +79,7 @@ def runs_of_spaces() -> None:
 
 
 def another_language() -> None:
-    """p03, 2: characters a token of Tiny Shakespeare, the vocabulary spent on Python."""
+    """p03, 2: characters per token of a tokenizer that was trained on another language."""
     from p03_bpe import RegexTokenizer
     from p03_bpe.corpus import load_corpus
 
@@ -94,7 +94,7 @@ def another_language() -> None:
 
 
 def digits() -> None:
-    """p03, 3: what a token for each digit costs in a table of numbers."""
+    """p03, 3: the cost of one token per digit in a table of numbers."""
     import random
 
     from p03_bpe import GPT2_PATTERN, RegexTokenizer
@@ -119,7 +119,7 @@ def digits() -> None:
 
 
 def windows() -> None:
-    """p04, 1: attention to the last 16, 4 and 1 positions."""
+    """p04, 1: attention limited to the last 16, 4 and 1 positions."""
     import torch
 
     from p04_attention import break_it, build
@@ -142,7 +142,7 @@ def windows() -> None:
 
 
 def print_attention(name, kind, torch) -> None:
-    """Train break_it's model with an attention of that kind."""
+    """Train break_it's model with this attention class and print its loss and size."""
     from p04_attention import break_it, lm
 
     run = lm.train(
@@ -159,7 +159,7 @@ def print_attention(name, kind, torch) -> None:
 
 
 def multi_query() -> None:
-    """p04, 2: one key and one value for all heads."""
+    """p04, 2: multi-query attention, with one key and one value for all heads."""
     import torch
     from torch import nn
 
@@ -173,7 +173,7 @@ def multi_query() -> None:
 
         def forward(self, x):
             B, T, C = x.shape
-            k, v = self.key(x)[:, None], self.value(x)[:, None]  # (B, 1, T, hs): for all heads
+            k, v = self.key(x)[:, None], self.value(x)[:, None]  # (B, 1, T, hs), shared by heads
             q = self.split_heads(self.query(x))
             y = build.scaled_dot_product_attention(q, k, v, build.causal_mask(T))
             return self.proj(y.transpose(1, 2).reshape(B, T, C))
@@ -183,7 +183,7 @@ def multi_query() -> None:
 
 
 def tied() -> None:
-    """p05, 1: the first loss of a tied model by the size of its matrix."""
+    """p05, 1: the first loss of a tied model by the standard deviation of its matrix."""
     import torch
 
     from p05_gpt.build import GPT, loss
@@ -201,7 +201,7 @@ def tied() -> None:
 
 
 def depth() -> None:
-    """p05, 2: more and more layers, with and without init_weights."""
+    """p05, 2: loss by the number of layers, with and without init_weights."""
     from p05_gpt import break_it, build
     from p05_gpt.init import init_weights
 
@@ -213,7 +213,7 @@ def depth() -> None:
 
 
 def clip_that_follows() -> None:
-    """p06, 2: the damaged batch of no_clipping, clipped to a multiple of the usual norm."""
+    """p06, 2: the damaged batch of no_clipping, clipped to the median of recent norms."""
     from p06_training import break_it, build
 
     old = "clip_grad_norm(self.model.parameters(), recipe.clip)"
@@ -242,7 +242,7 @@ def clip_that_follows() -> None:
 
 
 def parts_not_divided() -> None:
-    """p06, 3: the parts of a batch added up without dividing."""
+    """p06, 3: gradient accumulation without dividing by the number of parts."""
     from p06_training import break_it, build
 
     broken = edit("p06_training", "not_divided", " / recipe.accumulate  # the", "  # the")
@@ -280,14 +280,14 @@ def main(argv: list[str] | None = None) -> int:
     print_anything()
     parser = Parser(
         prog="python scripts/answers.py",
-        description="Measure what an answer to a chapter's homework says.",
+        description="Measure the numbers in the answer to a homework.",
     )
     parser.add_argument("project", metavar="PROJECT")
-    parser.add_argument("number", type=int, metavar="N", help="of the homework")
+    parser.add_argument("number", type=int, metavar="N", help="number of the homework")
     flags = parser.parse_args(argv)
     if (flags.project, flags.number) not in ANSWERS:
         known = ", ".join(f"{project} {number}" for project, number in ANSWERS)
-        parser.error(f"there is nothing to measure for it; there is {known}")
+        parser.error(f"nothing is measured for it; there are {known}")
     ANSWERS[flags.project, flags.number]()
     return 0
 

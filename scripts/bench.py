@@ -1,13 +1,13 @@
-"""How fast is it? Every project against what can be had from PyPI or PyTorch itself.
+"""Benchmarks of every project against libraries from PyPI or PyTorch itself.
 
     python scripts/bench.py              every row; about four minutes on two cores
     python scripts/bench.py p03 p04      the rows of these projects
-    python scripts/bench.py busy         the same commands beside other busy programs
+    python scripts/bench.py busy         commands beside other programs that keep the cores busy
 
-A row runs ours and the other one by turns, so that whatever slows the machine slows both, and
-shows the median times, the median of the ratios (below 1: ours is faster) and between which values
-the middle half of them lies. Rows whose library is missing are left out and say so; for all of
-them: pip install micrograd tokenizers, and a clone of karpathy/minbpe on PYTHONPATH.
+A row times ours and the other implementation in turn, so that a slow moment affects both. It shows
+the median times, the median of the ratios (below 1: ours is faster) and their interquartile range.
+Rows whose library is missing are skipped. To have all of them: pip install micrograd tokenizers,
+and put a clone of karpathy/minbpe on PYTHONPATH.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Pairs = Iterator[tuple[float, float]]  # seconds: ours, the other one
 
 
 def by_turns(ours: Callable, other: Callable, repeats: int, warmup: bool = True) -> Pairs:
-    """Time both, the first to run changing from turn to turn; one turn before that warms up."""
+    """Time both in turn, alternating which runs first, after one warm-up turn."""
     for turn in range(-1 if warmup else 0, repeats):
         seconds = {}
         for call in (ours, other) if turn % 2 else (other, ours):
@@ -51,7 +51,7 @@ def by_turns(ours: Callable, other: Callable, repeats: int, warmup: bool = True)
 
 
 def scalar_network(repeats: int) -> Pairs:
-    """micrograd's own layers on its Value and on ours: ten points, forward and backward."""
+    """micrograd's layers on our Value and on its own: forward and backward on ten points."""
     from p01_autograd.build import Value
     from p01_autograd.measure import forward, inputs
 
@@ -59,13 +59,13 @@ def scalar_network(repeats: int) -> Pairs:
     their_value, points, models = theirs.Value, inputs(), []
     try:
         for value in (Value, their_value):
-            theirs.Value = value  # micrograd's layers look the name up when they are made
+            theirs.Value = value  # micrograd's layers look this name up when they are created
             random.seed(0)
             models.append(theirs.MLP(2, [16, 16, 1]))
     finally:
         theirs.Value = their_value
 
-    def passes(model):  # several, so that collecting micrograd's cycles counts as its own
+    def passes(model):  # several, so that collecting micrograd's reference cycles is included
         for _ in range(5):
             forward(model, points).backward()
 
@@ -74,17 +74,17 @@ def scalar_network(repeats: int) -> Pairs:
 
 
 def tensor_step(repeats: int) -> Pairs:
-    """One training step of the default GPT on p02_tensors and on PyTorch, same numbers."""
+    """A training step of the default GPT on p02_tensors and on PyTorch, with equal weights."""
     from p05_gpt import engine
 
     args, ids = engine.default_run("--steps", str(repeats + 1))
     steps = engine.losses_of_both(args, ids, args.vocab_size)
-    next(steps)  # the first warms up
+    next(steps)  # warm-up
     return ((ours, theirs) for (_, theirs), (_, ours) in steps)
 
 
 def bpe_training(vocab_size: int, repeats: int) -> Pairs:
-    """Learn the merges of Tiny Shakespeare, here and in Rust."""
+    """Train BPE on Tiny Shakespeare, against Hugging Face's tokenizers (Rust)."""
     from p03_bpe import RegexTokenizer
     from p03_bpe.corpus import load_corpus
 
@@ -104,7 +104,7 @@ def bpe_training(vocab_size: int, repeats: int) -> Pairs:
 
 
 def minbpe_training(repeats: int) -> Pairs:
-    """The first 100,000 characters, with the same pattern; minbpe takes half a minute."""
+    """Train BPE on the first 100,000 characters, against minbpe, which takes half a minute."""
     from p03_bpe import GPT2_PATTERN, RegexTokenizer
     from p03_bpe.corpus import load_corpus
 
@@ -117,7 +117,7 @@ def minbpe_training(repeats: int) -> Pairs:
 
 
 def minbpe_encoding(repeats: int) -> Pairs:
-    """Tiny Shakespeare into ids, with the same merges."""
+    """Encode Tiny Shakespeare, against minbpe with the same merges."""
     from p03_bpe import GPT2_PATTERN, RegexTokenizer
     from p03_bpe.corpus import load_corpus
 
@@ -129,7 +129,7 @@ def minbpe_encoding(repeats: int) -> Pairs:
 
 
 def bpe_encoding(repeats: int) -> Pairs:
-    """Tiny Shakespeare into ids, with the same merges here and in tiktoken."""
+    """Encode Tiny Shakespeare, against tiktoken with the same merges."""
     from p03_bpe import RegexTokenizer
     from p03_bpe.corpus import load_corpus
 
@@ -140,7 +140,7 @@ def bpe_encoding(repeats: int) -> Pairs:
 
 
 def attention(B: int, T: int, C: int, n_head: int, repeats: int) -> Pairs:
-    """Forward and backward, written out and with PyTorch's fused kernel; projections included."""
+    """Forward and backward pass of an attention layer, ours and with PyTorch's fused kernel."""
     import torch
 
     from p04_attention import BlockedSelfAttention
@@ -157,10 +157,9 @@ def attention(B: int, T: int, C: int, n_head: int, repeats: int) -> Pairs:
 
 
 def time_to_loss(module: str, repeats: int) -> Pairs:
-    """A default run until it passes the loss of nanoGPT's CPU recipe, and that recipe; by seeds.
+    """A default run's time to the loss of nanoGPT's CPU recipe, against the recipe's; one per seed.
 
-    Both from the start of the process: imports, corpus and tokenizer are part of what one waits
-    for.
+    Both from the start of the process, with imports, corpus and tokenizer.
     """
     for seed in range(1, min(repeats, 3) + 1):
         theirs = seconds_of_the_recipe(seed)
@@ -168,7 +167,7 @@ def time_to_loss(module: str, repeats: int) -> Pairs:
 
 
 def seconds_of_the_recipe(seed: int) -> float:
-    """What comes before its first step, and ten times the time of 200 of its 2,000 steps."""
+    """The recipe's time: everything before its first step, and ten times 200 of its 2,000 steps."""
     code = f"from p05_gpt.measure import recipe_seconds; print(recipe_seconds(200, {seed}))"
     start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -177,7 +176,7 @@ def seconds_of_the_recipe(seed: int) -> float:
 
 
 def seconds_to_loss(module: str, seed: int) -> float:
-    """From the start of that command, which is ended when it is there."""
+    """The time of a training command to the recipe's loss; it is killed when it gets there."""
     from p05_gpt.measure import RECIPE_LOSS
 
     with tempfile.TemporaryDirectory() as folder:
@@ -197,12 +196,12 @@ def seconds_to_loss(module: str, seed: int) -> float:
 
 
 def metrics(path: Path) -> list[dict]:
-    """The rows of a run that is still writing; none if it has not begun."""
+    """The rows of a run that is still writing; [] if it has not started."""
     lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.is_file() else []
     return [json.loads(line) for line in lines]
 
 
-ROWS = {  # what is timed: (project, the other one, pairs)
+ROWS = {  # what is timed: (project, the other implementation, pairs)
     "MLP 2-16-16-1 forward and backward": ("p01", "micrograd", scalar_network),
     "training step of the default GPT": ("p02", "torch", tensor_step),
     "learn 1,024 tokens from 0.1 MB": ("p03", "minbpe", minbpe_training),
@@ -230,7 +229,7 @@ ROWS = {  # what is timed: (project, the other one, pairs)
 
 @contextmanager
 def busy_programs(count: int):
-    """So many programs that do nothing but work; they end with the block."""
+    """Run `count` busy programs inside the block."""
     code = "while True: pass"
     programs = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(count)]
     try:
@@ -242,9 +241,9 @@ def busy_programs(count: int):
 
 
 def busy(repeats: int) -> None:
-    """Seconds of a training run and of a project's checks, by how the threads wait and how many.
+    """Time commands beside busy programs, with spinning and with sleeping threads.
 
-    Threads that spin are what GNU's runtime has by default; see p01_autograd/lab/threads.py.
+    GNU's OpenMP runtime spins by default; see p01_autograd/lab/threads.py.
     """
     cores = os.cpu_count() or 1
     spinning = {"GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "200"}
@@ -292,7 +291,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     projects = sorted({project for project, *_ in ROWS.values()})
     parser.add_argument(
-        "projects", nargs="*", metavar="PROJECT", help=f"of {' '.join(projects)}, or busy"
+        "projects", nargs="*", metavar="PROJECT", help=f"{' '.join(projects)}, or busy"
     )
     parser.add_argument("--repeats", type=at_least(1), default=9, help="turns; default: 9")
     flags = parser.parse_args(argv)

@@ -4,8 +4,8 @@
     python scripts/blank.py p04_attention --step 2       the first two steps; later: --step 3
     pytest p04_attention --build my/p04_attention.py
 
-It is cut from the project's build.py: signatures, docstrings, imports and constants stay, bodies
-and private helpers go. A function that no check asks for is marked as optional.
+The file is generated from the project's build.py: signatures, docstrings, imports and constants
+stay, bodies and private helpers are removed. A function that no check uses is marked as optional.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from p01_autograd.lab.steps import (
 )
 
 OPTIONAL = "# Optional: a helper of the book's listing; yours may do without it."
-COMPLETE = ("__repr__", "__format__")  # how a value prints is no part of the lesson
+COMPLETE = ("__repr__", "__format__")  # kept: printing is not part of the lesson
 
 
 def blank(source: str, package: str, helpers: frozenset | set = frozenset()) -> str:
     """The text of a module without its bodies; `helpers` are marked as optional."""
     tree, lines = ast.parse(source), source.splitlines()
     keep = needed_for_import(tree)
-    edits = []  # (first line, last line, what stands there instead), counted from 1
+    edits = []  # (first line, last line, new lines), counted from 1
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             if is_private(node.name) and node.name not in keep:
@@ -66,7 +66,7 @@ def blank(source: str, package: str, helpers: frozenset | set = frozenset()) -> 
 
 
 def needed_for_import(tree: ast.Module) -> set[str]:
-    """The private names and the helpers that run when the module is imported."""
+    """The private names and the functions that the module uses when it is imported."""
     used = set()
     for node in tree.body:
         if isinstance(node, ast.FunctionDef):
@@ -99,7 +99,7 @@ def is_private(name: str) -> bool:
 
 
 def edits_inside(node: ast.FunctionDef | ast.ClassDef, lines: list[str]) -> list:
-    """A function's body becomes a stub; a class is gone through part by part."""
+    """The edits that turn a function, or each method of a class, into a stub."""
     if isinstance(node, ast.FunctionDef):
         return [stub(node, lines)]
     edits = []
@@ -112,7 +112,7 @@ def edits_inside(node: ast.FunctionDef | ast.ClassDef, lines: list[str]) -> list
 
 
 def optional(project: str, source: str) -> set[str]:
-    """The functions of a listing that its checks never ask for: helpers that may be left out."""
+    """The functions of a listing that its checks never use: helpers that may be left out."""
     checks = (ROOT / project / "test_build.py").read_text(encoding="utf-8")
     helpers = set()
     for step in steps(source):
@@ -125,7 +125,7 @@ def optional(project: str, source: str) -> set[str]:
 
 
 def whole_name(text: str) -> str:
-    """The project that is meant by p04_attention, p04 or a path to it; UsageError if none is."""
+    """The full name of a project given as p04_attention, p04 or a path; raises UsageError."""
     name = Path(text).name
     found = [project for project in PROJECTS if project == name or project[:3] == name]
     if not found:
@@ -134,7 +134,7 @@ def whole_name(text: str) -> str:
 
 
 def command(project: str, target: Path) -> str:
-    """The check of a file, as it can be typed from here."""
+    """The pytest command that checks a file, relative to the current folder."""
     try:
         folder = os.path.relpath(ROOT / project)
     except ValueError:  # another drive of Windows
@@ -143,7 +143,7 @@ def command(project: str, target: Path) -> str:
 
 
 def write(target: Path, text: str, mode: str = "x") -> None:
-    """Write a file that is not there yet (or, with mode "w", is); UsageError if that fails."""
+    """Write a new file, or overwrite it with mode "w"; raises UsageError if that fails."""
     try:
         target.parent.mkdir(exist_ok=True)
         with open(target, mode, encoding="utf-8", newline="\n") as file:
@@ -151,14 +151,16 @@ def write(target: Path, text: str, mode: str = "x") -> None:
     except FileExistsError:
         if not target.exists():
             where = target.parent.as_posix()
-            raise UsageError(f"{where} is a file; move it, {where}/ is the folder") from None
+            raise UsageError(
+                f"{where} is a file, and {where}/ has to be a folder; move it"
+            ) from None
         raise UsageError(f"{target.as_posix()} is there already and is left alone") from None
     except OSError as error:
         raise UsageError(f"{target.as_posix()} cannot be written: {error.strerror}") from None
 
 
 def uncover(target: Path, text: str, number: int) -> str:
-    """Bring a file up to a step of the blank `text`; says in a line what was done."""
+    """Add what a file lacks of the blank `text` up to a step; returns a line to print."""
     name = target.as_posix()
     if not target.exists():
         write(target, only(text, number))

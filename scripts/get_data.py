@@ -1,4 +1,4 @@
-"""Fetch the corpora ahead of time: python scripts/get_data.py [NAME ...]"""
+"""Download the corpora ahead of time: python scripts/get_data.py [NAME ...]"""
 
 import sys
 
@@ -11,9 +11,9 @@ def main(argv: list[str] | None = None) -> int:
     assets = known_assets()
     names = ", ".join(assets)
     parser = Parser(
-        prog="python scripts/get_data.py", description="Fetch the corpora ahead of time."
+        prog="python scripts/get_data.py", description="Download the corpora ahead of time."
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {names}; default: all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{names}; default: all")
     args = parser.parse_args(argv)
     for name in args.names:
         if name not in assets:

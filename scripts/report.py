@@ -1,18 +1,18 @@
 """Your lab notebook: every break-it and every measurement of this machine on one page.
 
-    python scripts/report.py            every sabotage, and what measure runs without a name
-    python scripts/report.py --quick    what of it fits into two and a half minutes
-    python scripts/report.py --all      the long measurements as well, which train many models
-    python scripts/report.py --symptoms   SYMPTOMS.md from the results that are here; runs nothing
+    python scripts/report.py              every sabotage, and what measure runs without a name
+    python scripts/report.py --quick      as much of it as fits into two and a half minutes
+    python scripts/report.py --all        with the long measurements, which train many models
+    python scripts/report.py --symptoms   write SYMPTOMS.md from the stored results; run nothing
 
-The page is runs/report/index.html, one file that needs no network. Each result is kept beside it in
-a file of its own, so a run that was stopped goes on where it was, after --quick too. A result is
-used again until a source file of its project, or of an earlier one, changes.
+The page is runs/report/index.html, one file that needs no network. Results are stored beside it, so
+that a run that was stopped continues, after --quick too. A result is reused until a source file of
+its project, or of an earlier one, changes.
 
-Break-its run one on each core; what is measured runs alone. Projects take turns. --quick gives
-break-its and measurements half the time each and stops what is still running.
+Sabotages run one per core; measurements run alone. Projects take turns. --quick gives sabotages and
+measurements half the time each and stops what is still running.
 
-The page ends in the field guide of p01_autograd/lab/symptoms.py, which is SYMPTOMS.md as well.
+The page ends with the field guide (p01_autograd/lab/symptoms.py), which is also SYMPTOMS.md.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ from p01_autograd.lab.cli import Parser, UsageError, output_folder, print_anythi
 ROOT = Path(__file__).resolve().parent.parent
 PROJECTS = sorted(path.parent.name for path in ROOT.glob("p[0-9][0-9]_*/__init__.py"))
 OUT = ROOT / "runs" / "report"
-KINDS = ("break_it", "measure", "engine")  # the last is p05_gpt's: what project 2's tensors cost
+KINDS = ("break_it", "measure", "engine")  # engine, in p05_gpt: the cost of project 2's tensors
 QUICK = 150  # seconds
-LIMIT = 600  # seconds that one item may take
+LIMIT = 600  # seconds per item
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Item:
     """One command whose output is a section of the page."""
 
     project: str
-    kind: str  # the module that is run
+    kind: str  # the module to run
     name: str = ""
 
     @property
@@ -68,7 +68,7 @@ class Item:
 
 @dataclass
 class Result:
-    """What a command printed and drew, and how it ended."""
+    """A command's output, figures and exit status; `key` identifies its code and machine."""
 
     key: str
     status: int
@@ -79,7 +79,7 @@ class Result:
 
     @property
     def verdict(self) -> str:
-        """One of the words of VERDICTS; break_it's own where it printed one."""
+        """One of VERDICTS; that of break_it if it printed one."""
         if self.status:
             return "left out" if self.status == 2 else "failed"
         if " is not installed" in self.output and not self.figures:
@@ -88,7 +88,7 @@ class Result:
         return said[1] if said else "measured"
 
 
-VERDICTS = {  # and the mark that stands for each in the list of contents
+VERDICTS = {  # with their marks in the list of contents
     "as predicted": "✓",
     "not as predicted": "≠",
     "mixed": "±",
@@ -99,11 +99,11 @@ VERDICTS = {  # and the mark that stands for each in the list of contents
 }
 
 
-# What there is to run
+# Items
 
 
 def all_items(long: bool = False) -> list[Item]:
-    """Every sabotage and the parts of measure.py, the long ones if asked, in the book's order."""
+    """Every sabotage and the parts of measure.py, with the long ones if asked, in book order."""
     return [
         Item(project, kind, name)
         for project in PROJECTS
@@ -114,7 +114,7 @@ def all_items(long: bool = False) -> list[Item]:
 
 
 def names(project: str, kind: str, long: bool) -> list[str]:
-    """The names that a command takes; one without a name if it has none or cannot be imported."""
+    """The names that a command takes; [""] if it takes none or cannot be imported."""
     try:
         module = importlib.import_module(f"{project}.{kind}")
         if kind == "break_it":
@@ -127,13 +127,13 @@ def names(project: str, kind: str, long: bool) -> list[str]:
 
 
 def by_turns(items: list[Item]) -> list[Item]:
-    """The first of every project, then the second of every project, and so on."""
+    """Interleave the projects: the first item of each, then the second of each, and so on."""
     groups = [list(g) for _, g in itertools.groupby(items, key=lambda item: item.project)]
     return [item for row in itertools.zip_longest(*groups) for item in row if item]
 
 
 def machine() -> dict[str, str]:
-    """What the numbers depend on besides the code."""
+    """The hardware and software that the numbers depend on."""
     found = {"processor": processor(), "cores": str(cores()), "system": platform.platform()}
     with contextlib.suppress(AttributeError, ValueError, OSError):
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -161,7 +161,7 @@ def cores() -> int:
 
 
 def key(item: Item) -> str:
-    """Changes with the machine and with every source file that the item may depend on."""
+    """A hash of the machine and of every source file that the item may depend on."""
     digest = hashlib.sha256(repr((item.arguments, machine())).encode())
     for project in PROJECTS[: PROJECTS.index(item.project) + 1]:
         for path in sorted((ROOT / project).glob("*.py")):
@@ -174,7 +174,7 @@ def key(item: Item) -> str:
 
 
 class Runner:
-    """Runs items as processes of their own; `stop` ends those that are under way."""
+    """Runs items in processes of their own; `stop` ends those that are running."""
 
     def __init__(self, out: Path):
         self.out = out
@@ -186,7 +186,7 @@ class Runner:
         return self.out / "items" / f"{item.anchor}.json"
 
     def kept(self, item: Item) -> Result | None:
-        """An earlier result of the same code on the same machine, failures left out."""
+        """A stored, successful result of the same code on the same machine; or None."""
         with contextlib.suppress(OSError, ValueError, TypeError):
             result = Result(**json.loads(self.file(item).read_text(encoding="utf-8")))
             if result.key == key(item) and result.status == 0:
@@ -194,7 +194,7 @@ class Runner:
         return None
 
     def run(self, item: Item, threads: int, deadline: float = float("inf")) -> Result | None:
-        """Run one item and keep its result; None if there was no time for it, or it was stopped."""
+        """Run an item and store its result; None if it was stopped or ran out of time."""
         left = min(LIMIT, deadline - time.monotonic())
         if left <= 0:
             return None
@@ -242,7 +242,7 @@ class Runner:
 
 
 def kill(process: subprocess.Popen) -> None:
-    """End a process with all it has started."""
+    """Kill a process and its children."""
     with contextlib.suppress(OSError):
         if hasattr(os, "killpg"):
             os.killpg(process.pid, signal.SIGKILL)
@@ -260,7 +260,7 @@ def encoded(path: Path) -> str:
 
 
 def write(path: Path, text: str) -> None:
-    """Whole or not at all."""
+    """Write a file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}")
     unfinished.write_text(text, encoding="utf-8", newline="\n")
@@ -268,14 +268,14 @@ def write(path: Path, text: str) -> None:
 
 
 def report(items: list[Item], out: Path = OUT, quick: bool = False) -> int:
-    """Run what has no result yet and write the page after each; returns the exit status."""
+    """Run all items without a result, rewriting the page after each; returns the exit status."""
     from tqdm import tqdm
 
     runner = Runner(out)
     results = {item: runner.kept(item) for item in items}
     todo = by_turns([item for item in items if results[item] is None])
-    print(f"{len(items) - len(todo)} of {len(items)} results are here; {len(todo)} to go")
-    groups = [  # items, how many at once, threads of each, their share of the time
+    print(f"{len(items) - len(todo)} of {len(items)} results are stored; {len(todo)} to run")
+    groups = [  # items, how many at once, threads of each, deadline as a share of the time
         ([item for item in todo if item.kind == "break_it"], cores(), 1, 0.5),
         ([item for item in todo if item.kind != "break_it"], 1, cores(), 1.0),
     ]
@@ -301,7 +301,7 @@ def report(items: list[Item], out: Path = OUT, quick: bool = False) -> int:
                         runner.stop()
                         raise
         except KeyboardInterrupt:
-            print("\nstopped; the same command goes on from here", file=sys.stderr)
+            print("\nstopped; the same command continues from here", file=sys.stderr)
             return 130
         finally:
             print(f"the page: {page_file}")
@@ -314,7 +314,7 @@ def said(item: Item, result: Result) -> str:
 
 @contextlib.contextmanager
 def sigterm_as_ctrl_c():
-    """A polite kill ends like Ctrl-C."""
+    """Treat SIGTERM as Ctrl-C inside the block."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
@@ -326,7 +326,7 @@ def sigterm_as_ctrl_c():
 
 
 def sabotages() -> dict[str, list]:
-    """The sabotages that say what they look like, by project."""
+    """The sabotages with symptoms, by project."""
     found = {}
     for project in PROJECTS:
         with contextlib.suppress(Exception):  # a project that cannot be imported is left out
@@ -336,7 +336,10 @@ def sabotages() -> dict[str, list]:
 
 
 def numbers(project: str, sabotage, output: str) -> str:
-    """What an output or the chapter's pages say of a sabotage, or how to find out."""
+    """A sabotage's measured numbers, from its output or else from its chapter's pages.
+
+    Without any it is the command that measures them.
+    """
     here = symptoms.measured(project, sabotage, output)
     if here:
         return here
@@ -348,7 +351,7 @@ def numbers(project: str, sabotage, output: str) -> str:
 
 
 def stored(out: Path, project: str, sabotage) -> str:
-    """The output of the newest result of a sabotage, of whatever version of the rest; or ""."""
+    """The stored output of a sabotage, even if other code has changed since; "" if none."""
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         file = Runner(out).file(Item(project, "break_it", sabotage.name))
         return json.loads(file.read_text(encoding="utf-8"))["output"]
@@ -362,7 +365,7 @@ def symptoms_page(out: Path) -> str:
 
 
 def symptoms_section(results: dict[Item, Result | None]) -> str:
-    """The field guide as the last part of the page; "" where no sabotage is in it."""
+    """The field guide as the last section of the page; "" without any sabotage."""
 
     def cell(project: str, sabotage) -> str:
         result = results.get(Item(project, "break_it", sabotage.name))
@@ -389,7 +392,7 @@ def html_table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def inline(text: str) -> str:
-    """Markdown's code spans as HTML; of a link its text."""
+    """Convert Markdown's code spans to HTML and links to their text."""
     text = quoted(re.sub(r"\[([^]]+)\]\([^)]+\)", r"\1", text.replace(r"\|", "|")), quote=False)
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", text)
 
@@ -398,9 +401,9 @@ def inline(text: str) -> str:
 
 
 def own_checks() -> dict[str, str]:
-    """What the checks say of the reader's files, by project: how many pass, and which step is open.
+    """The verdicts of the checks on the reader's files, by project.
 
-    The processes of scripts/study.py do it, one file after the other.
+    The files are checked one after the other, in the processes of scripts/study.py.
     """
     files = {p: ROOT / "my" / f"{p}.py" for p in PROJECTS}
     files = {p: file for p, file in files.items() if file.is_file()}
@@ -413,7 +416,7 @@ def own_checks() -> dict[str, str]:
 
 
 def own_check(runner, file: Path) -> str:
-    """The verdict of a study process on a file, in words."""
+    """How many checks a file passes, and which step is open."""
     try:
         runner.start(file, None)
         while (result := runner.result()) is None:
@@ -429,7 +432,7 @@ def own_check(runner, file: Path) -> str:
 
 
 def own_runs() -> list[str]:
-    """The trainings that the reader's files were part of, newest first, with what they reached."""
+    """The training runs that used the reader's files, newest first, with their losses."""
     found = []
     for folder in sorted((ROOT / "runs").glob("*/mine"), key=os.path.getmtime, reverse=True):
         run, last = folder.parent, ""
@@ -450,7 +453,7 @@ def quiz_score(project: str) -> str:
 
 
 def own_section(checks: dict[str, str]) -> str:
-    """The reader's files, runs and quiz scores; "" where there are none."""
+    """The reader's files, runs and quiz scores; "" if there are none."""
     rows = [
         [f"`{project}`", checks.get(project, "-"), quiz_score(project) or "-"]
         for project in PROJECTS
@@ -497,7 +500,7 @@ img { max-width: 100%; height: auto; border-radius: 6px; background: #fff; }
 def page(
     items: list[Item], results: dict[Item, Result | None], checks: dict[str, str] | None = None
 ) -> str:
-    """The whole notebook as one HTML text, images included; `checks` are of the reader's files."""
+    """The notebook as one HTML document with embedded images; `checks` come from own_checks."""
     verdicts = {i: results[i].verdict if results.get(i) else "not run yet" for i in items}
     seconds = sum(result.seconds for result in results.values() if result)
     broken = [item for item in items if item.kind == "break_it"]
@@ -560,7 +563,7 @@ PREDICTION = re.compile(r"^prediction: .+\n(?:  .+\n)*\n?", re.M)
 
 
 def section(item: Item, result: Result | None, verdict: str) -> str:
-    """What one command printed and drew."""
+    """The section of one item: its output and figures."""
     took = f'<span class="dim">, {minutes(result.seconds)}</span>' if result else ""
     output = result.output.strip() if result else ""
     said = PREDICTION.search(output)
@@ -589,7 +592,7 @@ def title(item: Item) -> str:
 
 
 def linked(text: str, items: list[Item]) -> str:
-    """A sentence that lists items as links; nothing without any."""
+    """A paragraph that lists items as links; "" without any."""
     links = ", ".join(f'<a href="#{i.anchor}">{i.project}: {title(i)}</a>' for i in items)
     return f"<p>{text}: {links}." if items else ""
 
@@ -617,8 +620,8 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--quick", action="store_true", help=f"stop after {QUICK} seconds")
-    parser.add_argument("--all", action="store_true", help="with the long measurements")
-    parser.add_argument("--symptoms", action="store_true", help="write SYMPTOMS.md, run nothing")
+    parser.add_argument("--all", action="store_true", help="include the long measurements")
+    parser.add_argument("--symptoms", action="store_true", help="only write SYMPTOMS.md")
     flags = parser.parse_args(argv)
     try:
         output_folder(str(OUT))

@@ -1,12 +1,12 @@
-"""The reader's loop: you save, and you know.
+"""The reader's loop: save your file, and see at once whether it is right.
 
     python scripts/study.py                 the first step that does not pass yet
     python scripts/study.py p04_attention   ... of this project
 
-Writes my/PROJECT.py if there is none, a step at a time, and watches it. At every save the step's
-checks run in a process of their own, and the first that fails is shown. Keys: h a hint, s the
-book's lines, b break something, d the difference to the book, n and p another step, a all checks,
-q the end. Without a terminal it checks once and ends with the status of the check.
+Creates my/PROJECT.py, one step at a time, and watches it. At every save the step's checks run in a
+process of their own, and the first failure is shown. Keys: h hint, s the book's lines, b break
+something, d difference to the book, n and p next and previous step, a all checks, q quit. Without a
+terminal it checks once; the exit status is the verdict.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ from p01_autograd.lab.sabotage import change  # noqa: E402
 from p01_autograd.lab.steps import PROJECTS, shipped_text  # noqa: E402
 
 POLL = 0.05  # seconds between two looks at the file
-LIMIT = 5  # seconds that one check may take before it is stopped
-WAIT = 0.7  # seconds after which the screen says that a check is under way
-GIVE_UP = 60  # seconds after which a process that does not answer is killed
-MISSING = "not written yet"  # how the checker begins to say so
-CHOICES = "123456789cefgijklmortuvwxyz"  # no command's key
-AFTERWARDS = {  # once all checks pass: a sabotage, a measurement, and the seconds they take
+LIMIT = 5  # seconds per check
+WAIT = 0.7  # seconds after which the screen says that checks are running
+GIVE_UP = 60  # seconds after which a process without an answer is killed
+MISSING = "not written yet"  # the start of the checker's message for a missing name
+CHOICES = "123456789cefgijklmortuvwxyz"  # keys that are not commands
+AFTERWARDS = {  # suggestions once all checks pass: sabotage, seconds, measurement, seconds
     "p01_autograd": ("no_order", 10, "chain", 15),
     "p02_tensors": ("no_unbroadcast", 2, "matmul", 20),
     "p03_bpe": ("no_split", 10, "growth", 10),
@@ -63,12 +63,12 @@ AFTERWARDS = {  # once all checks pass: a sabotage, a measurement, and the secon
 
 @dataclass
 class Result:
-    """What the checks of a file came to, by step."""
+    """The results of a file's checks, by step."""
 
-    counts: dict[int, tuple[int, int]] = field(default_factory=dict)  # passed, of
-    first: dict[int, str] = field(default_factory=dict)  # what the first failing check says
+    counts: dict[int, tuple[int, int]] = field(default_factory=dict)  # passed, total
+    first: dict[int, str] = field(default_factory=dict)  # message of the first failing check
     error: str = ""  # why nothing could be checked
-    complete: bool = False  # all steps were checked, not only the one that was asked for first
+    complete: bool = False  # whether all steps were checked, not only the requested one
     seconds: float = 0.0
 
     def passes(self, step: int) -> bool:
@@ -80,18 +80,18 @@ class Result:
         return bool(self.counts) and all(map(self.passes, self.counts))
 
     def first_open(self) -> int:
-        """The first step that does not pass; the last one if all do; 1 if there is no saying."""
+        """The first step that does not pass; the last one if all do; 1 without any result."""
         return next((n for n in self.counts if not self.passes(n)), max(self.counts, default=1))
 
 
-Job = tuple[str, int | None]  # a file, and the step to begin with
+Job = tuple[str, int | None]  # a file, and the step to check first
 
 
 def run_checks(project: str, wait: Callable[[], Job], tell: Callable[[Result], None]) -> None:
-    """Collect the checks of a project, wait for a file, and tell what they say of it.
+    """Collect the checks of a project, wait() for a file, check it, and tell() the results.
 
-    Collecting takes longer than most checks, so it is done while the reader is typing. A step that
-    is asked for is checked first and told of at once; in the end all steps are told of.
+    Collecting takes longer than most checks, so it is done while the reader is typing. A requested
+    step is checked first and its result sent at once; the last result has all steps.
     """
     from p01_autograd.lab.checker import public_names
     from p01_autograd.lab.loading import CannotLoad, load
@@ -124,7 +124,7 @@ def run_checks(project: str, wait: Callable[[], Job], tell: Callable[[Result], N
 
 
 def run_steps(project: str, checker, items, step: int | None, tell: Callable) -> None:
-    """Run the checks, those of `step` first; ends early where one of them does not end."""
+    """Run the checks, those of `step` first; stop after one that exceeds the time limit."""
     from _pytest.runner import runtestprotocol
 
     from p01_autograd.lab.checker import step_of
@@ -137,7 +137,7 @@ def run_steps(project: str, checker, items, step: int | None, tell: Callable) ->
     order = [name for known in steps.steps(shipped_text(project)) for name in known.names]
 
     def rank(text: str) -> int:
-        """What is wrong comes before what is missing, and that in the order of the listing."""
+        """Wrong results come first, then missing names in the order of the listing."""
         name = text.removeprefix(MISSING).strip(": ")
         here = [at for at, known in enumerate(order) if known.startswith(name)]
         return 1 + min(here, default=0) if text.startswith(MISSING) else 0
@@ -164,7 +164,7 @@ def run_steps(project: str, checker, items, step: int | None, tell: Callable) ->
 
 
 def preload(project: str) -> None:
-    """Import what takes long and cannot change, so that a forked child has it already."""
+    """Import slow libraries that do not change, so that a forked child has them already."""
     import doctest  # noqa: F401
     import pdb  # noqa: F401
 
@@ -174,16 +174,16 @@ def preload(project: str) -> None:
     if project != "p03_bpe":
         import torch  # noqa: F401
     with contextlib.suppress(ImportError):
-        if project in ("p02_tensors", "p06_training"):  # the first `backward` imports it
+        if project in ("p02_tensors", "p06_training"):  # imported by the first `backward`
             importlib.import_module("torch.fx.experimental.symbolic_shapes")
-        if project == "p06_training":  # the first optimizer does
+        if project == "p06_training":  # imported by the first optimizer
             importlib.import_module("torch._dynamo")
 
 
 def child(connection, project: str, folder: str, patient: bool) -> None:
-    """The body of a process: get ready, wait for one job, do it, send what is found."""
+    """The main function of a process: prepare, wait for one job, do it, send the results."""
     os.chdir(folder)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends this process
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115
     if patient and hasattr(os, "nice"):
@@ -192,7 +192,7 @@ def child(connection, project: str, folder: str, patient: bool) -> None:
 
     def wait() -> Job:
         while not connection.poll(1):
-            if os.getppid() != parent:  # nobody is left to ask for anything
+            if os.getppid() != parent:  # the parent has ended
                 os._exit(0)
         return connection.recv()
 
@@ -203,7 +203,7 @@ def child(connection, project: str, folder: str, patient: bool) -> None:
 
 
 class Runner:
-    """Checks a file in a fresh process, which is forked, or elsewhere started, ahead of time."""
+    """Checks a file in a fresh process that is forked (on Linux) or started ahead of time."""
 
     def __init__(self, project: str, patient: bool = False):
         self.project, self.patient = project, patient
@@ -215,7 +215,7 @@ class Runner:
         self.prepare()
 
     def prepare(self) -> None:
-        """Start the process of the next check."""
+        """Start the process for the next check."""
         self.stop()
         self.others = self.other_files()
         self.connection, theirs = self.context.Pipe()
@@ -225,24 +225,24 @@ class Runner:
         theirs.close()
 
     def other_files(self) -> list:
-        """What the checked file may import, as it is now: a process that has read older is void."""
+        """The state of the files that the checked file may import."""
         return [Watched.look(ROOT / project / "build.py") for project in PROJECTS]
 
     def start(self, file: Path | str, step: int | None) -> None:
-        """Begin a check with this step; one that is under way is given up."""
+        """Start a check, this step first; a running check is abandoned."""
         if self.started or not self.process.is_alive() or self.others != self.other_files():
             self.prepare()
-        with contextlib.suppress(OSError):  # it ended already; `result` says so
+        with contextlib.suppress(OSError):  # the process has ended; `result` reports it
             self.connection.send((str(file), step))
         self.started, self.told = time.monotonic(), False
 
     @property
     def waited(self) -> float:
-        """For how many seconds a check has been under way without a word."""
+        """Seconds since the start of a check that has not sent a result yet; else 0."""
         return time.monotonic() - self.started if self.started and not self.told else 0.0
 
     def result(self) -> Result | None:
-        """What was found since the last call: of the step first, then of all steps."""
+        """A new result, or None: first that of the requested step, then that of all steps."""
         if not self.started:
             return None
         found = None
@@ -255,11 +255,11 @@ class Runner:
             if not self.told:
                 error = "the check ended without an answer: does the file call exit?"
                 if self.waited > LIMIT:
-                    error = f"a call in the file did not come back within {LIMIT} s"
+                    error = f"a call in the file did not return within {LIMIT} s"
                 found = Result(error=error)
             self.prepare()
         if found is None and self.started and time.monotonic() - self.started > GIVE_UP:
-            found = Result(error=f"a call in the file did not come back within {GIVE_UP} s")
+            found = Result(error=f"a call in the file did not return within {GIVE_UP} s")
             self.prepare()
         if found is not None:
             self.told = True
@@ -268,7 +268,7 @@ class Runner:
         return found
 
     def stop(self) -> None:
-        """End the process, whatever it does."""
+        """Kill the process."""
         if self.process is not None:
             self.process.kill()
             self.process.join()
@@ -276,11 +276,11 @@ class Runner:
         self.process, self.started = None, 0.0
 
 
-# What the chapter says
+# Texts from the chapter
 
 
 def sentence_of(project: str, number: int) -> str:
-    """The sentence that the chapter's table has for a step."""
+    """The sentence on a step in the table of the chapter's README."""
     readme = (ROOT / project / "README.md").read_text(encoding="utf-8")
     row = re.search(rf"^\| *{number} *\| *(.+?) *\|.*--step {number}\b", readme, re.MULTILINE)
     return row[1].replace("`", "") if row else ""
@@ -296,9 +296,10 @@ def hints_of(project: str, number: int) -> list[str]:
 
 
 def edits_of(project: str, number: int) -> dict[str, str]:
-    """The sabotages that edit a line of this step, and each one's edit in a line.
+    """The sabotages that edit a line of this step: name -> the edit in one line.
 
-    Read from the text of break_it.py: importing it would import what a reader may be typing into.
+    Parsed from the text of break_it.py, since importing it would import a build.py that the reader
+    may be editing.
     """
     source, found = shipped_text(project), {}
     ranges = [(s.first, s.last) for s in steps.sections(source) if s.number == number]
@@ -320,7 +321,7 @@ def edits_of(project: str, number: int) -> dict[str, str]:
 
 
 def book_lines(project: str, step: steps.Step) -> str:
-    """The book's functions of a step."""
+    """The source of a step's functions in the book."""
     source = shipped_text(project)
     texts = [ast.get_source_segment(source, node, padded=True) for _, node in nodes(source, step)]
     return "\n\n".join(textwrap.dedent(text) for text in texts)
@@ -348,7 +349,7 @@ def difference(project: str, step: steps.Step, file: Path) -> list[str]:
 
 
 class Keys:
-    """Single keys from a terminal, without waiting; the terminal is as before afterwards."""
+    """Reads single keys from a terminal; afterwards its settings are restored."""
 
     def __enter__(self):
         try:
@@ -360,7 +361,7 @@ class Keys:
         self.restore = termios.tcgetattr(sys.stdin)
         tty.setcbreak(sys.stdin)
         signal.signal(signal.SIGCONT, lambda *_: tty.setcbreak(sys.stdin))  # after Ctrl-Z and fg
-        for number in (signal.SIGTERM, signal.SIGHUP):  # a polite kill, a closed terminal
+        for number in (signal.SIGTERM, signal.SIGHUP):  # SIGHUP: the terminal was closed
             signal.signal(number, lambda *_: sys.exit(143))
         return self
 
@@ -371,14 +372,14 @@ class Keys:
             termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self.restore)
 
     def get(self, seconds: float, connections: list) -> str:
-        """A key that was pressed, or "" after so many seconds or when a connection has news."""
+        """The key pressed; "" after `seconds`, or as soon as a connection has data."""
         if self.restore is not None:
             import select
 
             ready, _, _ = select.select([sys.stdin, *connections], [], [], seconds)
             if sys.stdin not in ready:
                 return ""
-            return os.read(sys.stdin.fileno(), 1).decode(errors="replace") or "q"  # at its end
+            return os.read(sys.stdin.fileno(), 1).decode(errors="replace") or "q"  # end of file
         import msvcrt
 
         end = time.monotonic() + seconds
@@ -389,11 +390,11 @@ class Keys:
         return msvcrt.getwch()
 
 
-Line = tuple[str, str]  # a text and its colour, or "code": as it is, not wrapped
+Line = tuple[str, str]  # a text, and its colour; "code" before the colour: do not wrap
 
 
 class Screen:
-    """Text as wide as the terminal, in colour where it has any."""
+    """Prints text wrapped to the terminal's width, in colour if it supports that."""
 
     def __init__(self):
         self.tty = sys.stdout.isatty()
@@ -430,7 +431,7 @@ class Screen:
         return "\n".join(parts)
 
     def row(self, items: list[str]) -> str:
-        """The items side by side, none of them broken at the end of a line."""
+        """The items side by side, wrapped only between items."""
         lines = [""]
         for item in items:
             if lines[-1] and len(lines[-1]) + 2 + len(item) > self.width:
@@ -445,9 +446,9 @@ class Screen:
 
 
 def shows_blocks() -> bool:
-    """Whether the terminal shows block characters: UTF-8 by Python's word and by the locale's.
+    """Whether the terminal shows block characters: both Python and the locale say UTF-8.
 
-    In a C locale Python writes UTF-8 all the same, and sets LC_CTYPE to C.UTF-8.
+    Python alone is not enough: in a C locale it writes UTF-8 too, and sets LC_CTYPE to C.UTF-8.
     """
     if (sys.stdout.encoding or "").lower().replace("-", "") != "utf8":
         return False
@@ -464,7 +465,7 @@ def shows_blocks() -> bool:
 
 @dataclass
 class Watched:
-    """One look at a file: equal as long as nobody saved it."""
+    """The state of a file; equal to an earlier one as long as the file was not saved."""
 
     stamp: tuple
 
@@ -472,7 +473,7 @@ class Watched:
     def look(cls, file: Path) -> Watched | None:
         try:
             status = file.stat()
-        except OSError:  # an editor that renames: there is no file for a moment
+        except OSError:  # while an editor renames it, the file is missing for a moment
             return None
         return cls((status.st_mtime_ns, status.st_size, status.st_ino))
 
@@ -487,23 +488,21 @@ class Study:
         self.chapter = steps.steps(self.source)
         self.blank = blank.blank(self.source, project, blank.optional(project, self.source))
         self.progress: dict[str, Result] = dict(known or {})  # of all steps, by project
-        self.number = 0  # of the step; 0: not known yet
+        self.number = 0  # the current step; 0: not known yet
         self.verdict: list[Line] = []
-        self.notice: list[Line] = []  # what happened since the last save
-        self.below: list[Line] = []  # what a key asked for
+        self.notice: list[Line] = []  # what has happened since the last save
+        self.below: list[Line] = []  # what a key has asked for
         self.hints_shown = 0
-        self.visiting = False  # a step that n or p went to, until the next save
+        self.visiting = False  # whether n or p led to this step, since the last save
         self.waiting = False  # for the verdict on the step
-        self.asked: dict[
-            str, str
-        ] = {}  # the answers that are waited for: key -> what it stands for
-        self.may_show: set[int] = set()  # steps whose lines in the book were asked for
+        self.asked: dict[str, str] = {}  # answers to a question: key -> meaning
+        self.may_show: set[int] = set()  # steps whose lines in the book may be shown
         self.finished = False  # all checks pass, and the screen says so
-        self.current = False  # `progress` is of the last save
-        self.all_wanted = False  # a was pressed before that was known
-        self.other_output = False  # a sabotage's, which is not to be cleared unasked
-        self.seen: Watched | None = None  # the save that was noticed last
-        self.drawn: Watched | None = None  # the save that the screen is about
+        self.current = False  # whether `progress` is that of the last save
+        self.all_wanted = False  # whether a was pressed before `progress` was current
+        self.other_output = False  # whether the screen shows a sabotage's output
+        self.seen: Watched | None = None  # the last save that was noticed
+        self.drawn: Watched | None = None  # the save that the screen shows
         if not self.file.exists():
             blank.write(self.file, steps.only(self.blank, self.chapter[0].number))
         self.begun = {p: Path("my") / f"{p}.py" for p in PROJECTS}
@@ -516,7 +515,7 @@ class Study:
     # The screen
 
     def progress_line(self) -> str:
-        """One part for each project; what is being worked out is left open."""
+        """The progress of each project in one line."""
         parts = []
         for project in PROJECTS:
             result, name = self.progress.get(project), project[:3]
@@ -537,7 +536,7 @@ class Study:
         return self.screen.row(parts)
 
     def head(self) -> list[Line]:
-        """Which project, file and step, and what the chapter says of it."""
+        """The progress line, the file, the step and the chapter's sentence on it."""
         lines = [(self.progress_line(), "faint"), ("", "")]
         if self.finished:
             lines += [(f"{self.file.as_posix()}, all {len(self.chapter)} steps", "bold")]
@@ -551,7 +550,7 @@ class Study:
         return [*lines, ("", "")]
 
     def draw(self) -> None:
-        """The whole screen: where we are, what happened, the verdict, what was asked for."""
+        """Draw the whole screen: head, notices, verdict, the answer to a key, the keys."""
         foot = ["h hint", "s the book's lines", "b break it", "d difference", "n p another step"]
         foot = self.screen.row([*foot, "a all checks", "q end"])
         lines = self.head()
@@ -561,7 +560,7 @@ class Study:
         self.drawn, self.other_output = self.seen, False
 
     def describe(self, result: Result) -> list[Line]:
-        """The verdict on the step: what fails first, or how many checks pass."""
+        """The verdict on the step: the first failure, or the number of passed checks."""
         if result.error:
             return [(result.error, "red")]
         passed, total = result.counts.get(self.number, (0, 0))
@@ -577,7 +576,7 @@ class Study:
         return lines
 
     def afterwards(self) -> list[Line]:
-        """All checks pass: what to do with it."""
+        """What to do next when all checks pass."""
         total = sum(n for _, n in self.progress[self.project].counts.values())
         sabotage, breaking, part, measuring = AFTERWARDS[self.project]
         lines = [
@@ -597,7 +596,7 @@ class Study:
     # Without a terminal
 
     def once(self) -> int:
-        """Check the first open step and end with the status of the check."""
+        """Check the file once and print the verdict on its first open step; returns the status."""
         found: list[Result] = []
         run_checks(self.project, lambda: (str(self.file), None), found.append)
         result = found[-1]
@@ -616,7 +615,7 @@ class Study:
     # With a terminal
 
     def run(self, keys: Keys) -> int:
-        """Watch the file until q."""
+        """Watch the file until q is pressed; returns the exit status."""
         self.screen.write(f"checking {self.file.as_posix()} ...")
         others = [p for p in self.begun if p != self.project and p not in self.progress]
         other, runners = "", []  # the project that is checked for the progress line
@@ -661,7 +660,7 @@ class Study:
             print()
 
     def check(self) -> None:
-        """Begin to check the file, this step first."""
+        """Start to check the file, the current step first."""
         self.waiting, self.current = True, False
         self.runner.start(self.file, self.number or None)
 
@@ -671,14 +670,14 @@ class Study:
         self.check()
 
     def hear(self, result: Result) -> None:
-        """Show what was found, and go on to where it leads."""
+        """Handle a result: show it, and change the step if all steps were checked."""
         self.waiting = False
         if not self.number and not result.passed:
             self.progress[self.project] = result
             self.current = result.complete
             self.go_to(result.first_open(), result)
         elif result.error or not result.complete:
-            if not (self.finished and result.passes(self.number)):  # the other steps will tell
+            if not (self.finished and result.passes(self.number)):  # else wait for the other steps
                 self.show(self.describe(result))
         else:
             before, self.progress[self.project] = self.progress.get(self.project), result
@@ -686,7 +685,7 @@ class Study:
             self.hear_all(before, result)
 
     def hear_all(self, before: Result | None, result: Result) -> None:
-        """All steps were checked: stay, or go to the first that is open."""
+        """Handle the result of all steps: stay, or go to the first open one."""
         here, first = self.number, result.first_open()
         if self.all_wanted:
             self.show_all()
@@ -709,7 +708,7 @@ class Study:
             self.draw_again()
 
     def go_to(self, number: int, result: Result) -> None:
-        """Make this the step that is worked on."""
+        """Make this the current step."""
         self.number, self.hints_shown, self.below = number, 0, []
         self.finished = result.passed
         if self.add_stubs():
@@ -719,19 +718,19 @@ class Study:
         self.draw()
 
     def show(self, verdict: list[Line]) -> None:
-        """Draw the screen with this verdict, if it is not there already."""
+        """Draw the screen with this verdict, unless it shows it already."""
         self.finished = False
         if verdict != self.verdict or self.drawn != self.seen:
             self.verdict = verdict
             self.draw()
 
     def draw_again(self) -> None:
-        """Draw the screen anew, but not over what a sabotage has printed."""
+        """Redraw the screen, unless it shows a sabotage's output."""
         if self.number and not self.other_output:
             self.draw()
 
     def add_stubs(self) -> bool:
-        """Add what the file lacks of the steps up to this one; whether there was anything."""
+        """Add the missing stubs of the steps up to this one; returns whether there were any."""
         before = Watched.look(self.file)
         try:
             mine = more = self.file.read_text(encoding="utf-8")
@@ -740,7 +739,7 @@ class Study:
                     more = steps.with_step(more, self.blank, step.number)
         except (SyntaxError, OSError, UnicodeDecodeError):
             return False
-        if more == mine or Watched.look(self.file) != before:  # saved meanwhile: that comes first
+        if more == mine or Watched.look(self.file) != before:  # do not overwrite a newer save
             return False
         blank.write(self.file, more, "w")
         self.seen = Watched.look(self.file)
@@ -749,7 +748,7 @@ class Study:
     # The keys
 
     def pressed(self, key: str) -> None:
-        """Do what a key asks for."""
+        """Handle a key."""
         chosen = self.asked.get(key, "")
         back, self.asked = bool(self.asked) or self.other_output, {}
         if chosen in ("s", "d"):
@@ -777,7 +776,7 @@ class Study:
             self.draw()
 
     def show_hints(self) -> None:
-        """The hints so far and the next one."""
+        """Show the hints so far and the next one."""
         hints = hints_of(self.project, self.number)
         self.hints_shown = min(self.hints_shown + 1, len(hints))
         self.below = [
@@ -787,7 +786,7 @@ class Study:
         self.draw()
 
     def show_book(self, key: str) -> None:
-        """The book's lines, or the difference to them; asks once for each step that is open."""
+        """Show the book's lines (s) or the difference to them (d); confirm it for an open step."""
         passes = self.current and self.progress[self.project].passes(self.number)
         if self.number not in self.may_show and not passes:
             self.asked = {"y": key}
@@ -811,7 +810,7 @@ class Study:
         self.draw()
 
     def run_sabotage(self, name: str) -> None:
-        """Run break_it on the shipped code; Ctrl-C ends it, and not the loop."""
+        """Run break_it on the shipped code; Ctrl-C ends it but not the loop."""
         self.below = []
         self.draw()
         command = [sys.executable, "-m", f"{self.project}.break_it", name]
@@ -822,7 +821,7 @@ class Study:
         self.other_output = True
 
     def visit(self, steps_away: int) -> None:
-        """Go to another step, whatever passes, and stay there until the next save."""
+        """Go to another step and stay there until the next save."""
         numbers = [step.number for step in self.chapter]
         at = numbers.index(self.number) + steps_away
         self.number, self.hints_shown = numbers[max(0, min(at, len(numbers) - 1))], 0
@@ -835,7 +834,7 @@ class Study:
             self.check()
 
     def show_all(self) -> None:
-        """How many checks of each step pass."""
+        """Show how many checks of each step pass."""
         self.all_wanted, result = False, self.progress[self.project]
         self.below = []
         for step in self.chapter:
@@ -847,7 +846,7 @@ class Study:
 
 
 def where_was_i(screen: Screen) -> tuple[str, dict[str, Result]]:
-    """The first project that was begun and does not pass, or the next; what was found so far."""
+    """The first started project that does not pass, or else the next one, and the known results."""
     begun = [project for project in PROJECTS if Path("my", f"{project}.py").is_file()]
     known: dict[str, Result] = {}
     for project in begun:
@@ -876,7 +875,7 @@ def main(argv: list[str] | None = None) -> int:
     flags = parser.parse_args(argv)
     screen, known, project = Screen(), {}, flags.project
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
-    if interactive:  # Ctrl-C works, also where the program that started this one ignores it
+    if interactive:  # Ctrl-C works even if the parent process ignores it
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         project = project and blank.whole_name(project)

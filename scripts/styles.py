@@ -1,12 +1,12 @@
-"""Test the checker on correct files in other styles than ours, and on mistakes in them.
+"""Test the checker on correct files in other styles than ours, and on mutants of them.
 
     python scripts/styles.py                     every project
     python scripts/styles.py p04_attention       one
     python scripts/styles.py --quick             no hints, one failing check is enough
 
-Every file in tests/other_styles has to pass all checks of its project, and every mutant of it has
-to fail one. Where a mutant repeats a known sabotage, the hint should name it. Ends with status
-1 if a correct file is refused or a mutant passes.
+Every file in tests/other_styles must pass all checks of its project, and every mutant of it must
+fail one. For a mutant that repeats a known sabotage, the hint should name that sabotage. The exit
+status is 1 if a correct file is refused or a mutant passes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ STYLES = ROOT / "tests/other_styles"
 
 
 class EveryFile:
-    """Runs a project's checks on each style and each mutant, in one session."""
+    """Runs a project's checks on each correct file and each mutant, in one session."""
 
     def __init__(self, project: str, quick: bool, few: bool = False):
         self.project, self.quick = project, quick
@@ -50,7 +50,7 @@ class EveryFile:
         self.refused, self.survived, self.hints, self.wrong_hints = [], [], [], []
 
     def run(self, checker, items) -> None:
-        """Check every file; to be called inside a session."""
+        """Check every file; called inside a session."""
         from p01_autograd.lab.checker import is_check, variant
 
         self.checker, self.items = checker, [item for item in items if is_check(item)]
@@ -72,7 +72,7 @@ class EveryFile:
         where = f"{mutant.style}/{mutant.name}"
         count = source.count(mutant.old)
         if count != 1:
-            self.survived.append(f"{where}: its old text stands there {count} times")
+            self.survived.append(f"{where}: its old text occurs {count} times")
             return
         module = self.module(mutant.style, source.replace(mutant.old, mutant.new))
         found = self.failures(module, first_only=self.quick)
@@ -83,10 +83,10 @@ class EveryFile:
             if mutant.looks_like:
                 self.hints.append((where, mutant.looks_like, said))
             elif said:
-                self.wrong_hints.append(f"{where} is said to look like {said}")
+                self.wrong_hints.append(f"{where} is no sabotage, and the hint says {said}")
 
     def module(self, style: str, source: str):
-        """The file as --build loads it; what keeps it from loading fails every check."""
+        """The module that --build loads from the file, or the exception that it raises."""
         from p01_autograd.lab.loading import run_file
 
         file = Path(self.folder) / f"{style}.py"
@@ -97,9 +97,9 @@ class EveryFile:
             return error
 
     def failures(self, module, first_only: bool = False) -> dict:
-        """What the checks say of a module: {check: text} of those that fail.
+        """The failing checks of a module: {check: text}.
 
-        `first_only` stops at the first one, and tries those that took long before last.
+        `first_only` stops at the first one, and runs the checks that were slow before at the end.
         """
         if isinstance(module, Exception):
             return {self.items[0]: f"it does not load: {module}"}
@@ -125,7 +125,7 @@ def check_styles(project: str, quick: bool, few: bool = False) -> bool:
     if not quick:
         right = sum(meant == said for _, meant, said in files.hints)
         print(f", {right} of {len(files.hints)} known sabotages named", end="")
-        print(f", {len(files.wrong_hints)} hints for what is none", end="")
+        print(f", {len(files.wrong_hints)} wrong hints", end="")
     print(f" ({time.perf_counter() - start:.0f} s)")
     for line in files.refused:
         print(f"  refused: {line}")
@@ -133,7 +133,7 @@ def check_styles(project: str, quick: bool, few: bool = False) -> bool:
         print(f"  survived: {line}")
     for where, meant, said in files.hints:
         if meant != said:
-            print(f"  hint: {where} looks like {meant}, said: {said or 'nothing'}")
+            print(f"  hint: {where} is {meant}, and the hint says {said or 'nothing'}")
     for line in files.wrong_hints:
         print(f"  hint: {line}")
     return not files.refused and not files.survived

@@ -1,4 +1,4 @@
-"""The checker and the blank files: what a reader sees in an afternoon of typing."""
+"""The checker and the blank files, as a reader sees them."""
 
 import ast
 import functools
@@ -22,7 +22,7 @@ from p01_autograd.lab.session import failures, in_session
 ROOT = Path(__file__).resolve().parents[1]
 PROJECTS = sorted(path.parent.name for path in ROOT.glob("p[0-9][0-9]_*/build.py"))
 ENGINE = (ROOT / "p01_autograd/build.py").read_text(encoding="utf-8")
-QUICK = "not hundred_thousand and not recurse and not pytorch"  # nothing here is about the others
+QUICK = "not hundred_thousand and not recurse and not pytorch"  # without the slow checks
 
 
 def listing(project):
@@ -92,7 +92,7 @@ def test_checks_of_one_step(check, capsys):
 
 @functools.cache
 def failures_by_step(project):
-    """{step: failures} of the checks of a step on the listing up to it, with stubs after it."""
+    """{step: failures of its checks on the listing up to it, with stubs after it}."""
 
     def work(checker, items):
         found = {}
@@ -147,7 +147,7 @@ def test_what_is_said_of_a_blank_file(check):
     assert "not written yet: " in out and " passed" not in out
 
 
-# A run that cannot begin: one line, status not 0
+# Runs that cannot start: one line, nonzero status
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_a_file_that_is_half_written(check):
     assert "1. A number and its gradient     1 of 1\n" in out
     assert "2. Sums and products             0 of 8   not written yet" in out
     assert "pass; next: Value.__add__" in out
-    assert "Error" not in out, "a stub is no error"
+    assert "Error" not in out, "a stub should not be reported as an error"
 
 
 def test_a_name_that_is_not_there_is_not_written_yet(check):
@@ -238,7 +238,7 @@ def test_an_assertion_of_the_reader_is_shown(check):
 
 
 def test_one_cause_has_one_title(check):
-    """A missing early stop of `train` is one finding, not one for each method that needs it."""
+    """A `train` without its early stop is reported once, not for each method that uses it."""
     stop = "            if not counts:\n                break\n"
     text = listing("p03_bpe")
     assert text.count(stop) == 1
@@ -271,7 +271,9 @@ def test_the_findings_come_before_the_hint(check):
     lines = out.splitlines()
     says = "this is what assigned looks like: python -m p01_autograd.break_it assigned"
     assert says in lines
-    assert " pass; next: " in lines[lines.index(says) - 1], "findings first: the hint takes longer"
+    assert " pass; next: " in lines[lines.index(says) - 1], (
+        "the summary should come before the hint"
+    )
 
 
 def test_a_wrong_answer_is_told_without_pytest(check):
@@ -283,7 +285,7 @@ def test_a_wrong_answer_is_told_without_pytest(check):
     for internal in ("Traceback", "assert ", "test_build.py:", "conftest", "fixture"):
         assert internal not in out
     longest = max(len(part.splitlines()) for part in out.split("\n\n")[:-1])
-    assert longest <= 24, "nothing is longer than a screen"
+    assert longest <= 24, f"a finding has {longest} lines, more than a screen"
 
 
 def test_an_exception_is_told_with_the_readers_own_line(check):
@@ -291,7 +293,7 @@ def test_an_exception_is_told_with_the_readers_own_line(check):
     _, out, _ = check("p01_autograd", "my/p01_autograd.py", text)
     assert "AttributeError: module 'math' has no attribute 'tanhh'" in out
     assert ", in Value.tanh\n" in out and "math.tanhh(self.data)" in out
-    assert out.count("no attribute 'tanhh'") == 1, "the same error is told once"
+    assert out.count("no attribute 'tanhh'") == 1, "an error should be reported once"
 
 
 def test_what_the_readers_code_prints_is_shown_where_it_fails(check):
@@ -308,7 +310,7 @@ def test_a_loop_that_never_ends_is_named(check):
     assert status == 1
     assert "topological_order did not finish within 0.1 s: is there a loop that never ends?" in out
     assert "not run: 3 checks of topological_order did not finish" in out
-    assert "\n2. Sums and products             8 of 8\n" in out, "the others are checked"
+    assert "\n2. Sums and products             8 of 8\n" in out, "the other checks should run"
 
 
 def test_recursion_without_end_is_named(check):
@@ -328,7 +330,7 @@ def test_a_file_may_import_its_neighbour_and_a_module_may_be_dotted(check):
 
 
 def in_other_words(name):
-    """Our engine with a sabotage in it, written in another way."""
+    """Our engine with a sabotage in it, in another formatting and with another name."""
     (sabotage,) = [sabotage for sabotage in SABOTAGES if sabotage.name == name]
     text = edited("p01_autograd", sabotage)[1]
     return ast.unparse(ast.parse(text)).replace("upstream", "from_above")

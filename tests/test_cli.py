@@ -1,4 +1,4 @@
-"""What every command does: a mistake is one line, and a closed pipe is no mistake."""
+"""Every command ends quietly when its pipe is closed."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PRINTS_LITTLE = ["scripts/blank.py", "--help"]  # in Python's buffer until its end
+PRINTS_LITTLE = ["scripts/blank.py", "--help"]  # all of it is buffered until the end
 PRINTS_MUCH = ["-c", "from p01_autograd.lab.cli import Parser; Parser().parse_args([])\n"]
 PRINTS_MUCH[1] += "while True: print('much')"
 
@@ -24,7 +24,7 @@ def test_a_reader_who_leaves_gets_no_traceback(command):
         env={name: os.environ[name] for name in os.environ if name != "PYTHONUNBUFFERED"},
         encoding="utf-8",
     )
-    process.stdout.close()  # as `| head` does once it has seen enough
+    process.stdout.close()  # as `| head` does
     assert process.stderr.read() == ""
     process.wait(timeout=60)
     process.stderr.close()

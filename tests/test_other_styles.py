@@ -1,6 +1,6 @@
-"""Correct files in other styles pass, and mistakes in them do not; here two files of each project.
+"""Correct files in other styles pass the checks, and mutants of them fail: two files per project.
 
-All of them: python scripts/styles.py
+For all files: python scripts/styles.py
 """
 
 import importlib.util

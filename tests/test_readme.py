@@ -1,6 +1,6 @@
-"""What the READMEs show is there: commands, their flags and names, links, images, -k words.
+"""The pages are consistent with the code: commands, flags, names, links, images, -k expressions.
 
-No command is run: each is read up to the point where its flags have been understood.
+No command is run beyond the parsing of its flags.
 """
 
 import importlib.util
@@ -26,7 +26,7 @@ STANDS_FOR = re.compile(r"pXX|\.\.\.|[\[<]|\b(NAME|PART|PROJECT|FILE|DIR|RUN_DIR
 
 
 def code(page: Path):
-    """Every piece of code of a page: the lines of its blocks and what stands between backticks."""
+    """Yield every piece of code on a page: lines of code blocks and code spans."""
     fenced = False
     for line in page.read_text(encoding="utf-8").splitlines():
         if line.startswith("```"):
@@ -38,7 +38,7 @@ def code(page: Path):
 
 
 def commands():
-    """(page, words) of every line of code that calls Python, pytest or torchrun."""
+    """(page, line) of every line of code that calls Python, pytest or torchrun."""
     found = {}
     for page in PAGES:
         for piece in code(page):
@@ -60,7 +60,7 @@ def ids(pairs):
 
 
 class Understood(Exception):
-    """Raised where a command would begin its work."""
+    """Raised once a command has parsed its flags."""
 
 
 @pytest.mark.parametrize(("page", "line"), OTHERS, ids=ids(OTHERS))
@@ -83,9 +83,7 @@ def test_the_command_exists_and_takes_these_flags(page, line, monkeypatch, capsy
     if any(STANDS_FOR.search(word) for word in arguments):
         return
     source = file.read_text(encoding="utf-8")
-    assert re.search(r"\bParser\(|import .*\b(main|measure)\b", source), (
-        f"{file} has no parser to ask"
-    )
+    assert re.search(r"\bParser\(|import .*\b(main|measure)\b", source), f"{file} has no Parser"
 
     def stop(parser, argv=None, namespace=None):
         Parser.understand(parser, argv, namespace)
@@ -109,7 +107,7 @@ def test_the_command_exists_and_takes_these_flags(page, line, monkeypatch, capsy
 
 
 def flag_before(word, arguments):
-    """Whether a word is the value of a flag such as --run."""
+    """Whether a word follows a flag that takes a value, such as --run."""
     before = arguments[arguments.index(word) - 1] if arguments.index(word) else ""
     return before.startswith("--") and before not in ("--all", "--diff", "--quiz")
 
@@ -122,7 +120,7 @@ def names_of(module):
 
 
 def selected(items, paths, words, step):
-    """How many of the items `pytest PATHS -k WORDS --step STEP` would run."""
+    """The number of items that `pytest PATHS -k WORDS --step STEP` would run."""
     chosen = [i for i in items if not paths or str(i.path).startswith(tuple(paths))]
     if step is not None:
         chosen = [item for item in chosen if step_of(item) == step]
@@ -176,5 +174,5 @@ def test_what_is_linked_is_there(page, target):
 @pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
 def test_images_have_words_for_those_who_cannot_see_them_and_are_small(page):
     for alt, target in re.findall(r"!\[([^]]*)\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
-        assert len(alt) > 10, f"{page}: {target} says nothing to a screen reader"
+        assert len(alt) > 10, f"{page}: {target} needs a text for screen readers"
         assert (page.parent / target).stat().st_size < 100_000, f"{page}: {target} is too large"

@@ -1,4 +1,4 @@
-"""The lab notebook: on two projects of a few lines each, whose commands take no time."""
+"""The lab notebook, on made-up projects whose commands take no time."""
 
 import base64
 import html.parser
@@ -48,7 +48,7 @@ PNG = base64.b64decode(  # one pixel
 
 @pytest.fixture
 def lab(tmp_path, monkeypatch):
-    """scripts/report.py over a folder of made-up projects; `write` makes one of them."""
+    """scripts/report.py on a folder of made-up projects; `write_project` adds one."""
     spec = importlib.util.spec_from_file_location("report_under_test", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, module)
@@ -79,7 +79,7 @@ def lab(tmp_path, monkeypatch):
 
 
 class Page(html.parser.HTMLParser):
-    """What a browser would find: ids, links, images, other references, and text by section."""
+    """A parsed page: ids, links, images, other references, and text by section."""
 
     def __init__(self, text):
         super().__init__()
@@ -174,7 +174,7 @@ def test_what_was_stopped_goes_on_where_it_was(lab, monkeypatch, capsys):
     status, ran, page = lab.run_all()
     assert time.monotonic() - start < 20
     assert status == 130 and ran == ["p91_one a", "p91_one killed"]
-    assert "goes on from here" in capsys.readouterr().err
+    assert "continues from here" in capsys.readouterr().err
     assert "as predicted" in page.sections["p91_one-break_it-a"]
     assert "not run yet" in page.sections["p91_one-break_it-killed"]
     items = [item for item in lab.all_items() if item.name != "killed"]
@@ -277,7 +277,7 @@ verdict: as predicted (3 of 3 seeds)
 
 @pytest.fixture
 def guide(lab):
-    """The lab with a project whose only fault looks like two things."""
+    """The lab with a project whose only sabotage has two symptoms."""
     folder = lab.ROOT / "p93_three"
     folder.mkdir()
     for name, text in (("__init__", ""), ("break_it", SABOTAGED), ("build", "x = 2\ny = 2\n")):
@@ -347,7 +347,7 @@ def test_every_sabotage_is_in_the_field_guide():
         assert sabotage.fault in known, f"{where} has no class of fault"
         assert sabotage.tell, f"{where} does not say how to tell it from its neighbours"
     used = {key for _, sabotage in every for key in sabotage.looks_like}
-    assert used == set(symptoms.SYMPTOMS), "a symptom without a sabotage"
+    assert used == set(symptoms.SYMPTOMS), f"without a sabotage: {set(symptoms.SYMPTOMS) - used}"
 
 
 def test_every_class_of_fault_has_a_sabotage_or_a_reason():
@@ -386,7 +386,7 @@ def test_the_field_guide_that_is_kept_has_every_row_of_today():
     symptoms, _, listed = real_sabotages()
     root = SCRIPT.parents[1]
     text = (root / "SYMPTOMS.md").read_text(encoding="utf-8")
-    again = "SYMPTOMS.md is not of today: python scripts/report.py --symptoms"
+    again = "SYMPTOMS.md is out of date: python scripts/report.py --symptoms"
     for symptom, rows in symptoms.seen(listed, lambda project, sabotage: "").items():
         section = text.partition(f"\n## {symptom.heading}\n")[2].partition("\n## ")[0]
         assert symptom.text in section, again

@@ -1,4 +1,4 @@
-"""What concerns more than one project: who imports whom, and how long things may be."""
+"""Rules for all projects: which imports are allowed, and how long listings and pages may be."""
 
 import ast
 import re
@@ -13,7 +13,7 @@ PROJECTS = sorted(path.name for path in ROOT.glob("p0[1-6]_*") if (path / "__ini
 MODULES = [path for project in PROJECTS for path in sorted((ROOT / project).glob("*.py"))]
 SHIPPED = [path for path in MODULES if not path.name.startswith("test_")]
 
-# Which earlier projects a project is built on, and the first project that may use a library.
+# The earlier projects that a project may import.
 USES = {
     "p01_autograd": set(),
     "p02_tensors": {"p01_autograd"},
@@ -22,7 +22,7 @@ USES = {
     "p05_gpt": {"p01_autograd", "p02_tensors", "p03_bpe", "p04_attention"},
     "p06_training": {"p01_autograd", "p02_tensors", "p03_bpe", "p04_attention", "p05_gpt"},
 }
-LINES_TO_TYPE = {  # at most, in build.py
+LINES_TO_TYPE = {  # the most lines of code in build.py
     "p01_autograd": 50,
     "p02_tensors": 220,
     "p03_bpe": 150,
@@ -31,11 +31,11 @@ LINES_TO_TYPE = {  # at most, in build.py
     "p06_training": 130,
 }
 LINES_OF_A_CHAPTER_PAGE = 150
-FIRST_USE = {"numpy": "p02_tensors", "torch": "p04_attention"}
+FIRST_USE = {"numpy": "p02_tensors", "torch": "p04_attention"}  # the first to import a library
 
 
 def imports(path, top_level_only=False):
-    """The top-level names that a file imports, relative imports as their project."""
+    """Yield the top-level packages that a file imports; a relative import is its own project."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in tree.body if top_level_only else ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -66,7 +66,7 @@ def test_libraries_appear_where_the_book_introduces_them(path):
 
 
 def code_lines(source):
-    """The lines of a piece of code that are not blank, comment or docstring."""
+    """The numbers of the lines that are not blank, comment or docstring."""
     tree = ast.parse(source)
     lines = set()
     for node in ast.walk(tree):

@@ -1,7 +1,7 @@
-"""Every sabotage of every project: one small edit, caught by the test that it names.
+"""Every sabotage of every project is one small edit that the test it names catches.
 
-Projects are found by their break_it.py; a new one needs no change here. The tests that a project's
-sabotages name run in a session of their own, on the healthy module and on the edited ones.
+The tests that a project's sabotages name run in one session, on the healthy module and on the
+edited ones. Projects are found by their break_it.py.
 """
 
 import functools
@@ -30,7 +30,7 @@ def every(pairs):
 
 
 class Findings:
-    """What the tests that a project's sabotages name say of its modules, run when asked for."""
+    """The results of the tests that a project's sabotages name, on each of its modules."""
 
     def __init__(self, project, checker, items):
         self.project, self.checker, self.seconds, self.said = project, checker, {}, {}
@@ -45,7 +45,10 @@ class Findings:
         self.alike = list(self.pairs_that_are_alike())
 
     def of(self, sabotage, name):
-        """The test that a sabotage names, on the module called `name`: {case: text} if it fails."""
+        """The failures {case: text} of a sabotage's test on the module edited by `name`.
+
+        The name "" stands for the healthy module.
+        """
         test = f"test_{sabotage.module}", sabotage.caught_by
         if (*test, name) not in self.said:
             module = self.modules.get(name)
@@ -58,7 +61,7 @@ class Findings:
         return self.said[*test, name]
 
     def pairs_that_are_alike(self):
-        """Pairs of sabotages of build.py of which every test says the same; quick tests first."""
+        """Pairs of sabotages of build.py with equal results in all tests; quick tests run first."""
         sabotages = [s for s in SABOTAGES[self.project] if s.module == "build"]
         order = sorted(sabotages, key=lambda s: self.seconds[s.caught_by])
         for one, other in itertools.combinations([s.name for s in sabotages], 2):
@@ -68,14 +71,14 @@ class Findings:
 
 @functools.cache
 def findings(project):
-    """The Findings of a project, in a session of their own."""
+    """The Findings of a project, from one session."""
     files = sorted({f"{ROOT}/{project}/test_{s.module}.py" for s in SABOTAGES[project]})
     return in_session(files, lambda checker, items: Findings(project, checker, items))
 
 
 @every(ALL)
 def test_it_edits_one_place_of_at_most_three_lines(project, sabotage):
-    before, after = edited(project, sabotage)  # a ValueError unless old stands there once
+    before, after = edited(project, sabotage)  # raises ValueError unless old occurs exactly once
     assert after != before
     for text in (sabotage.old, sabotage.new):
         assert len(text.strip("\n").splitlines()) <= 3, f"{sabotage.name} edits more than 3 lines"
@@ -87,13 +90,13 @@ def test_the_test_it_names_catches_it_and_passes_on_the_healthy_build(project, s
     where = f"test_{sabotage.module}", sabotage.caught_by
     tests = found.items.get(where, [])
     takes_build = [item for item in tests if "build" in item.fixturenames]
-    assert takes_build, f"no test that takes `build` is {'.py::'.join(where)}"
-    assert not found.healthy[sabotage.name], "it fails on the healthy build"
-    assert found.caught[sabotage.name], f"{sabotage.caught_by} passes on it"
+    assert takes_build, f"there is no test {'.py::'.join(where)} with the fixture `build`"
+    assert not found.healthy[sabotage.name], f"{sabotage.caught_by} fails on the healthy build"
+    assert found.caught[sabotage.name], f"{sabotage.caught_by} passes on the edited build"
 
 
 @pytest.mark.parametrize("project", PROJECTS)
 def test_the_hint_can_tell_every_sabotage_from_every_other(project):
-    """The hint is the sabotage that fails the same checks in the same words; no two may agree."""
+    """The hint names the sabotage with the same failures, so no two may have equal ones."""
     alike = findings(project).alike
-    assert not alike, f"no check tells these from each other: {alike}"
+    assert not alike, f"no check distinguishes these sabotages: {alike}"

@@ -168,7 +168,7 @@ def test_where_processes_cannot_be_forked_one_is_started_ahead(monkeypatch):
 
 
 class Made(study.Screen):
-    """A screen that keeps what it shows."""
+    """A screen that keeps the text it would print."""
 
     def __init__(self):
         super().__init__()
@@ -188,12 +188,12 @@ class NoRunner:
 
 @pytest.fixture
 def walk():
-    """A study of p03 in which one says by hand what the checks find."""
+    """A study of p03 with made-up results of the checks."""
     walk = study.Study("p03_bpe", Made())
     walk.runner = NoRunner()
 
     def find(passing, alone=None):
-        """All steps, or one alone, with those that pass."""
+        """Send a result in which the steps in `passing` pass; of all steps, or of one alone."""
         counts = {n: (2 * (n in passing), 2) for n in range(1, 8)}
         first = {n: f"step {n} is wrong" for n in counts if n not in passing}
         walk.hear(study.Result(counts, first, complete=alone is None))
@@ -343,7 +343,7 @@ def test_blocks_are_for_terminals_that_show_them(monkeypatch, names, blocks):
 
 
 class Terminal:
-    """A study session on a terminal of its own; POSIX only."""
+    """A study session in a pseudo-terminal; POSIX only."""
 
     def __init__(self, *argv):
         import pty
@@ -356,7 +356,7 @@ class Terminal:
         self.text = ""
 
     def until(self, words, seconds=60):
-        """Read until the words are there; what came is thrown away up to them."""
+        """Read until the words appear; returns the text so far and discards it."""
         limit = time.monotonic() + seconds
         while words not in re.sub(r"\s+", " ", self.text):
             assert time.monotonic() < limit, f"{words!r} did not come:\n{self.text}"
