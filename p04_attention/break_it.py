@@ -194,7 +194,8 @@ SABOTAGES = [
         old='    if mask is not None:\n        scores = scores.masked_fill(~mask, float("-inf"))\n',
         new="",
         predict="The next character stands in the input: the loss falls below anything honest. "
-        "With the future hidden again the model is worse than counting pairs, and it writes junk.",
+        "With the future hidden again the model is worse than counting pairs, and its text is "
+        "garbage.",
         symptom=lambda healthy, broken: (
             broken.val_loss < healthy.val_loss - 0.5 and broken.future_hidden > broken.bigram
         ),

@@ -230,7 +230,7 @@ SABOTAGES = [
         looks_like=("counting pairs",),
         shows=("val_loss", "fast_val_loss"),
         fault="wrong network architecture",
-        tell="The past does move the outputs, other than with `no_attention`; at a higher rate "
+        tell="The past does move the outputs, unlike with `no_attention`; at a higher rate "
         "it falls to token frequencies.",
         named_by="checkup: ignores the token itself",
     ),
@@ -456,7 +456,7 @@ SABOTAGES = [
         looks_like=("too good", "validation above", "text"),
         shows=("train_loss", "val_loss"),
         fault="wrong labels",
-        tell="Nothing leaks from later tokens, other than without a mask: print x and y of one "
+        tell="Nothing leaks from later tokens, unlike without a mask: print x and y of one "
         "batch, they are equal. It repeats the last token of the prompt.",
         named_by="checkup: targets are not the next token",
     ),
@@ -465,7 +465,7 @@ SABOTAGES = [
         old="return data[at], data[at + 1]",
         new="return data[at], data[(at + 2) % len(data)]",
         predict="It learns to skip a character: its training loss is worse than counting pairs, "
-        "its predictions of the next character worse than guessing, its text junk.",
+        "its predictions of the next character worse than guessing, its text garbage.",
         symptom=lambda healthy, broken: (
             broken.train_loss > broken.bigram and broken.val_loss > healthy.val_loss + 1
         ),
@@ -612,7 +612,7 @@ SABOTAGES = [
         old="logits = model(idx[:, -block_size:])[:, -1]",
         new="logits = model(idx[:, -block_size:])[:, 0]",
         predict="Every new character is drawn as the second of the window. Losses are healthy and "
-        "the text is junk, which counting pairs predicts worse than it predicts Shakespeare.",
+        "the text is garbage, which counting pairs predicts worse than it predicts Shakespeare.",
         symptom=lambda healthy, broken: (
             broken.val_loss == healthy.val_loss and broken.text_loss > healthy.text_loss + 1
         ),

@@ -25,7 +25,7 @@ from p05_gpt.build import GPT, evaluate
 from p05_gpt.init import init_weights
 
 TRAINING, VALIDATION = 8_000, 800  # characters: few, so that leaked text is memorised
-RESUMED, POISONED = 100, 180  # steps done before the restart and before the damaged batch
+RESUMED, DAMAGED = 100, 180  # steps done before the restart and before the damaged batch
 WEIGHT = 100.0  # factor on the gradient of the damaged batch
 SMOOTH = 20  # steps averaged into one mean of the training loss
 SIZE = {"n_embd": 64, "n_head": 4, "n_layer": 2}
@@ -50,12 +50,12 @@ class Numbers:
     train_loss: float  # mean of the last SMOOTH steps
     loss_after_warmup: float  # mean of the SMOOTH steps after it
     rise_at_restart: float  # mean of the SMOOTH steps after it, minus that of those before
-    rise_after_poison: float  # the same, without the damaged batch itself
+    rise_after_damage: float  # the same, without the damaged batch itself
     last_grad_norm: float  # mean of the last SMOOTH steps
     largest_update: float  # largest update-to-weight ratio of the run
     update_at_restart: float  # update-to-weight ratio of the first step after it
-    update_at_poison: float  # update-to-weight ratio of the step with the damaged batch
-    norm_at_poison: float  # gradient norm of that step, before clipping
+    update_at_damage: float  # update-to-weight ratio of the step with the damaged batch
+    norm_at_damage: float  # gradient norm of that step, before clipping
     outlives_a_cut: bool  # whether a checkpoint can be loaded after a save was interrupted
     rows: list[dict]  # as in metrics.jsonl, with "update", the update-to-weight ratio
 
@@ -93,12 +93,12 @@ def experiment(build, seed: int = 1337) -> Numbers:
         train_loss=mean(losses[-SMOOTH:]),
         loss_after_warmup=mean(losses[warm : warm + SMOOTH]),
         rise_at_restart=rise(losses, RESUMED),
-        rise_after_poison=rise(losses, POISONED + 1),
+        rise_after_damage=rise(losses, DAMAGED + 1),
         last_grad_norm=mean([row["grad_norm"] for row in rows[-SMOOTH:]]),
         largest_update=max(row["update"] for row in rows),
         update_at_restart=rows[RESUMED]["update"],
-        update_at_poison=rows[POISONED]["update"],
-        norm_at_poison=rows[POISONED]["grad_norm"],
+        update_at_damage=rows[DAMAGED]["update"],
+        norm_at_damage=rows[DAMAGED]["grad_norm"],
         outlives_a_cut=outlives_a_cut(build, trainer.state()),
         rows=rows,
     )
@@ -134,7 +134,7 @@ def outlives_a_cut(build, state: dict) -> bool:
 def watched_step(trainer) -> dict:
     """A step's row with its update-to-weight ratio, every eval_every steps with val_loss."""
     before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
-    with damaged(trainer) if trainer.steps_done == POISONED else nullcontext():
+    with damaged(trainer) if trainer.steps_done == DAMAGED else nullcontext():
         row = trainer.step()
     if trainer.steps_done % trainer.recipe.eval_every == 0:
         row["val_loss"] = evaluate(trainer.model, trainer.val_ids, trainer.recipe.block_size)
@@ -190,7 +190,7 @@ def figure(healthy: list[Numbers], broken: list[Numbers]):
                 if name == "train_loss":
                     seen = [(row["step"], row["val_loss"]) for row in rows if "val_loss" in row]
                     ax.plot(*zip(*seen, strict=True), ".", color=color, ms=5)
-        for step, what in ((RESUMED, "resumed"), (POISONED, "damaged")):
+        for step, what in ((RESUMED, "resumed"), (DAMAGED, "damaged")):
             ax.axvline(step, color=REFERENCE, ls=":", lw=1, zorder=0)
             if name == "train_loss":
                 ax.annotate(what, (step, 5.5), (3, 0), textcoords="offset points", size=9)
@@ -247,13 +247,13 @@ SABOTAGES = [
         predict="The same until the damaged batch. It ruins the weights, and AdamW's second moment "
         "remembers it for a thousand steps: every later update is too small to repair it.",
         symptom=lambda healthy, broken: (
-            broken.rise_after_poison > 0.3
+            broken.rise_after_damage > 0.3
             and broken.rows[-1]["update"] < healthy.rows[-1]["update"]
             and broken.val_loss > healthy.val_loss + 0.05
         ),
         caught_by="test_clip_grad_norm_scales_all_gradients_by_one_factor",
         looks_like=("lost after a step",),
-        shows=("rise_after_poison", "val_loss"),
+        shows=("rise_after_damage", "val_loss"),
         fault="suboptimal tuning of hyperparameters",
         tell="A single step with a gradient norm many times the usual one; afterwards updates "
         "are smaller than before. With a rate that is too high, updates stay large.",

@@ -21,7 +21,7 @@ def short(monkeypatch):
     monkeypatch.setattr(break_it, "corpus", lambda: (train_ids[:2000], val_ids[:100], vocab))
     monkeypatch.setattr(break_it, "SMOOTH", 3)
     monkeypatch.setattr(break_it, "RESUMED", 6)
-    monkeypatch.setattr(break_it, "POISONED", 12)
+    monkeypatch.setattr(break_it, "DAMAGED", 12)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -89,7 +89,7 @@ def test_a_sabotage_changes_the_run_from_where_its_line_matters(name):
         assert apart is not None
     assert apart == first.get(name, apart)
     if name == "no_clipping":
-        assert apart <= break_it.POISONED + 1
+        assert apart <= break_it.DAMAGED + 1
 
 
 def test_a_healthy_run_has_no_symptom():

@@ -305,7 +305,7 @@ def test_the_field_guide_needs_no_numbers(guide):
 def test_the_field_guide_shows_what_was_measured_of_todays_edit(guide):
     kept(guide, PRINTED)
     text = guide.symptoms_page(guide.ROOT / "out")
-    assert text.count("| val loss 2 ±0.1 → nan; sample `cd` |") == 2
+    assert text.count("| val loss 2 ±0.1 → NaN; sample `cd` |") == 2
     kept(guide, "--- another edit\n" + PRINTED)
     assert "not run yet" in guide.symptoms_page(guide.ROOT / "out")
     kept(guide, "{diff}\n\nbroken error: RuntimeError: shapes\n")

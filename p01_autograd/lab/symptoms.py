@@ -349,7 +349,8 @@ def measured(project: str, sabotage: Sabotage, output: str) -> str:
         row = re.search(rf"^{words} {{2,}}(\S.*?) {{2,}}(\S.*)$", output, re.M)
         text = re.search(rf"^broken {words}: (.*)$", output, re.M)
         if row:
-            sides = [re.sub(r"\b(nan|-?inf)( \1)+", r"\1", side) for side in row.groups()]
+            sides = [re.sub(r"\bnan( nan)*", "NaN", side) for side in row.groups()]
+            sides = [re.sub(r"\binf( inf)*", "infinite", side) for side in sides]
             cells.append(f"{words} {' → '.join(sides)}")
         elif text:
             cells.append(f"{words} {code(text[1].replace('`', ' ')[:30].strip())}")
