@@ -1,5 +1,5 @@
-"""Is what I typed right? `pytest p06_training` asks that of the training loop, step by step: the
-schedule, the clipping, the checkpoint, and the Trainer that uses them."""
+"""Is what I typed right? `pytest p06_training` checks the training loop, step by step: schedule,
+clipping, checkpoints, and the Trainer that uses them."""
 
 import contextlib
 import copy
@@ -16,7 +16,7 @@ from torch import nn
 
 
 def why(got, mistakes, abs=1e-6):
-    """The reason whose number is the one that came."""
+    """A line with the reason whose result is `got`, if there is one."""
     for reason, result in mistakes.items():
         if got == pytest.approx(result, abs=abs):
             return f"\nThe usual reason: {reason}."
@@ -31,12 +31,12 @@ def shown(numbers):
 
 
 def cosine(progress):
-    """From 8 to 2, after a share of the way."""
+    """A cosine from 8 to 2, at `progress` from 0 to 1."""
     return 2 + 3 * (1 + math.cos(math.pi * progress))
 
 
 def schedule(step, max_lr, min_lr, warmup_steps, total_steps):
-    """The rate of a step as the chapter has it."""
+    """The learning rate of a step, as in the chapter."""
     if step < warmup_steps:
         return max_lr * (step + 1) / warmup_steps
     progress = min(1.0, (step - warmup_steps) / (total_steps - warmup_steps))
@@ -59,7 +59,7 @@ def test_lr_at_the_first_step_already_learns(build):
         + why(
             got,
             {
-                "step / warmup_steps is zero at step 0, a step that learns nothing": 0.0,
+                "step / warmup_steps is zero at step 0, so that the step has no effect": 0.0,
                 "no warmup": 8.0,
                 "the warmup starts from min_lr": 2.0 + 6.0 / 4,
             },
@@ -99,13 +99,13 @@ def test_lr_at_begins_below_min_lr_when_the_warmup_is_long(build):
 def test_lr_at_leaves_max_lr_where_the_warmup_ends(build):
     (got,) = rates(build, [4])
     assert got == pytest.approx(8.0), (
-        f"step 4, the first after 4 warmup steps, is where the cosine begins: 8, got {got:.4g}"
+        f"step 4, the first after 4 warmup steps, starts the cosine at 8, got {got:.4g}"
         + why(
             got,
             {
                 "the cosine has been running since step 0": cosine(1 / 3),
                 "the cosine is a step ahead": cosine(1 / 8),
-                "the warmup goes on a step too long": 10.0,
+                "the warmup lasts one step too long": 10.0,
             },
         )
     )
@@ -116,26 +116,26 @@ def test_lr_at_leaves_max_lr_where_the_warmup_ends(build):
 def test_lr_at_half_way_down_is_half_way_between(build):
     got, expected = rates(build, [6, 8, 10]), [cosine(q) for q in (0.25, 0.5, 0.75)]
     assert got == pytest.approx(expected), (
-        "a quarter, half and three quarters of the way from 8 down to 2 a cosine has "
+        "a cosine from 8 to 2 is at a quarter, half and three quarters of the way "
         f"{shown(expected)}, got {shown(got)}"
         + why(
             got,
             {
                 "a straight line, not a cosine": [6.5, 5.0, 3.5],
-                "the cosine runs over all steps, the warmup's too": [
+                "the cosine runs over all steps, those of the warmup included": [
                     cosine(step / 12) for step in (6, 8, 10)
                 ],
                 "total_steps counts from the end of the warmup": [
                     cosine((step - 4) / 12) for step in (6, 8, 10)
                 ],
-                "min_lr is added to the whole of max_lr, not to what is between them": [
+                "min_lr is added to a cosine over max_lr, not over max_lr - min_lr": [
                     2 + 4 * (1 + math.cos(math.pi * q)) for q in (0.25, 0.5, 0.75)
                 ],
                 "min_lr is left out": [4 * (1 + math.cos(math.pi * q)) for q in (0.25, 0.5, 0.75)],
-                "min_lr cuts the cosine off instead of being where it ends": [
+                "the cosine goes to zero and is cut off at min_lr": [
                     max(2.0, 4 * (1 + math.cos(math.pi * q))) for q in (0.25, 0.5, 0.75)
                 ],
-                "a quarter of a turn in place of a half: cos(pi/2 * x)": [
+                "cos(pi/2 * x), a quarter of a period instead of half": [
                     2 + 6 * math.cos(math.pi / 2 * q) for q in (0.25, 0.5, 0.75)
                 ],
                 "the cosine goes up": expected[::-1],
@@ -151,7 +151,7 @@ def test_lr_at_reaches_min_lr_at_total_steps_and_not_before(build):
     got, expected = rates(build, [11, 12]), [cosine(7 / 8), 2.0]
     assert got == pytest.approx(expected), (
         f"steps 11 and 12 of 12 should have {shown(expected)}: the cosine ends at total_steps, "
-        f"not at the step before it; got {shown(got)}"
+        f"not at total_steps - 1; got {shown(got)}"
         + why(got, {"it ends at total_steps - 1": [2.0, 2.0]})
     )
 
@@ -162,7 +162,7 @@ def test_lr_at_stays_at_min_lr_ever_after(build):
     got = rates(build, [12, 13, 16, 20, 28, 1000])
     assert got == pytest.approx([2.0] * 6), (
         f"from total_steps on the rate is min_lr = 2, got {shown(got)}: "
-        "without a stop the cosine climbs again"
+        "after its end the cosine would rise again"
     )
 
 
@@ -194,7 +194,7 @@ def test_lr_at_of_every_step_of_other_schedules(build, given):
     wrong = [i for i in steps if got[i] != pytest.approx(expected[i], abs=1e-9)]
     assert not wrong, (
         f"with {given}, step {wrong[0]} should have {expected[wrong[0]]:.6g}, got "
-        f"{got[wrong[0]]:.6g}. Is a number built in that should come from the arguments?"
+        f"{got[wrong[0]]:.6g}. Is a number hard-coded that should come from the arguments?"
     )
 
 
@@ -232,10 +232,10 @@ def test_clip_grad_norm_returns_the_joint_norm(build):
             got,
             {
                 "the norms are added": 7.0,
-                "the root is missing": 25.0,
-                "the largest entry, not the length": 4.0,
+                "the square root is missing": 25.0,
+                "the largest entry, not the norm": 4.0,
                 "the mean of the squares instead of their sum": 2.5,
-                "the length of the weights, not of the gradients": 2.0,
+                "the norm of the weights, not of the gradients": 2.0,
                 "the mean of the norms": 3.5,
                 "max_norm is returned": 100.0,
             },
@@ -269,7 +269,7 @@ def test_clip_grad_norm_scales_all_gradients_by_one_factor(build):
         + why(
             got,
             {
-                "each tensor, or each number, is clipped by itself, which turns the step": [
+                "each tensor, or each number, is clipped on its own, which changes the direction": [
                     1.0, 0, 0, 1.0
                 ],
                 "nothing was changed in place; assign to or scale parameter.grad": [3.0, 0, 0, 4.0],
@@ -301,8 +301,8 @@ def test_clip_grad_norm_leaves_short_gradients_alone(build):
     made = parameters([0.3, 0.0], [0.0, 0.4])
     norm_returned(build, made, 1.0)
     assert flat(made) == pytest.approx([0.3, 0.0, 0.0, 0.4], abs=1e-5), (
-        "a joint norm of 0.5 is below max_norm 1: nothing to do, yet the gradients [0.3, 0, 0, "
-        f"0.4] became {shown(flat(made))}. Clipping never makes a gradient longer"
+        "a joint norm of 0.5 is below max_norm 1, so the gradients [0.3, 0, 0, 0.4] should not "
+        f"change, got {shown(flat(made))}. Clipping never increases a gradient"
     )
 
 
@@ -313,8 +313,8 @@ def test_clip_grad_norm_takes_a_generator(build):
     got = norm_returned(build, (p for p in made), 1.0)
     assert got == pytest.approx(5.0), f"given a generator the norm should be 5, got {got:.4g}"
     assert flat(made) == pytest.approx([0.6, 0.8], abs=1e-4), (
-        f"model.parameters() is a generator and can be walked once; the gradients are {flat(made)} "
-        "instead of [0.6, 0.8]. Put it into a list before the first loop"
+        f"model.parameters() is a generator and can be iterated once; the gradients are "
+        f"{flat(made)} instead of [0.6, 0.8]. Put it into a list before the first loop"
     )
 
 
@@ -347,8 +347,8 @@ def test_clip_grad_norm_of_zero_gradients_is_zero(build):
 def test_clip_grad_norm_tells_of_a_gradient_that_is_not_finite(build, bad):
     got = norm_returned(build, parameters([1.0, bad], [2.0, 300.0]), 1.0)
     assert not math.isfinite(got), (
-        f"a gradient with {bad} has no finite norm, got {got:.4g}: the Trainer has to see it, or "
-        "one bad batch ends up in the weights"
+        f"the norm of a gradient with {bad} is not finite, got {got:.4g}: the Trainer relies on "
+        "it, or one bad batch ruins the weights"
     )
 
 
@@ -402,14 +402,13 @@ def some_state(seed=0, size=40):
 
 
 class Killed(BaseException):
-    """Raised where the machine is to die."""
+    """Raised to simulate a crash."""
 
 
 class Disk:
-    """Watches what the module does with files: what it forces to the disk, what it renames.
+    """Records the module's calls of os.fsync and of os.replace or os.rename.
 
-    The moments before and after each of these are counted, from 1; at the moment `at` it raises
-    `error`.
+    The moments before and after each call are counted, from 1; at moment `at` it raises `error`.
     """
 
     def __init__(self, build, monkeypatch, at=0, error=None):
@@ -457,7 +456,7 @@ class Disk:
         return noted
 
     def given(self, path):
-        """(the file's name before, all of it was on the disk) for each file that became `path`."""
+        """(source, whether all of it was synced) for each file that was renamed to `path`."""
         return [
             (source, whole) for source, target, whole in self.renamed if target.name == path.name
         ]
@@ -479,7 +478,7 @@ def test_save_checkpoint_writes_the_file_and_leaves_nothing_else(build, tmp_path
     )
     others = [p.name for p in tmp_path.rglob("*") if p != path and p.is_file()]
     large = [name for name in others if (tmp_path / name).stat().st_size > least]
-    assert not large, f"after two saves unfinished files are left behind: {large}"
+    assert not large, f"after two saves, temporary files are left behind: {large}"
 
 
 @pytest.mark.checks("save_checkpoint")
@@ -493,20 +492,20 @@ def test_save_checkpoint_forces_the_content_to_the_disk_before_it_gets_its_name(
         disk = Disk(build, patch)
         build.save_checkpoint(path, some_state(size=size) if size > 1 else {"step": 1})
     assert disk.given(path), (
-        f"{path.name} was written in place: a kill half way leaves half a file. Write to another "
-        "name in the same folder, then os.replace"
+        f"{path.name} was written in place: a crash in the middle leaves half a file. Write to "
+        "another name in the same folder, then call os.replace"
     )
     source, whole = disk.given(path)[-1]
     assert tmp_path.resolve() in source.resolve().parents, (
-        f"the unfinished file is in {source.parent}, another folder: renaming is one step only "
-        "within a file system"
+        f"the temporary file is in {source.parent}, another folder: renaming is atomic only within "
+        "a file system"
     )
     assert disk.synced, (
-        "os.fsync was never called: after a power failure the name may be there without the content"
+        "os.fsync was never called: after a power failure the file may exist without its content"
     )
     assert whole, (
-        "when the file got its name, not all of it had been forced to the disk; the order is "
-        "write, flush, os.fsync(file.fileno()), os.replace"
+        "the file was renamed before all of it was on the disk; the order is write, flush, "
+        "os.fsync(file.fileno()), os.replace"
     )
 
 
@@ -528,13 +527,13 @@ def test_save_checkpoint_that_fails_says_so_and_leaves_the_one_before(build, tmp
             return
         given, left = disk.given(path), path.read_bytes() if path.is_file() else None
         assert given or left == before or (left and not raised), (
-            "the disk was full, and the checkpoint that was there before is gone or changed. Write "
-            "to another name first, rename when all of it is on the disk"
+            "the disk was full, and the earlier checkpoint is gone or changed. Write to another "
+            "name first, and rename it when all of it is on the disk"
         )
         copied = disk.failed == "rename" and left != before  # as shutil.move does
         assert raised or (given and given[-1][1]) or copied, (
-            "the disk was full, os.fsync or os.replace raised an OSError, and save_checkpoint went "
-            "on as if all were well"
+            "the disk was full, os.fsync or os.replace raised an OSError, and save_checkpoint "
+            "returned as if it had succeeded"
         )
 
 
@@ -559,13 +558,13 @@ def loaded(build, path):
 
 
 def refused(build, path, what):
-    """load_checkpoint(path) must raise, whatever it raises."""
+    """load_checkpoint(path) must raise an exception of any type."""
     try:
         got = build.load_checkpoint(path)
     except Exception:
         return
-    came = "" if got is not None else " (it returned None, where an error is due)"
-    raise AssertionError(f"{what} was loaded as if nothing were wrong{came}")
+    came = "" if got is not None else " (it returned None instead of raising an error)"
+    raise AssertionError(f"{what} was loaded without an error{came}")
 
 
 @pytest.mark.checks("load_checkpoint")
@@ -577,8 +576,8 @@ def test_load_checkpoint_gives_what_save_checkpoint_was_given(build, tmp_path, k
     build.save_checkpoint(path, some_state())
     got = loaded(build, path)
     for key, value in state.items():
-        assert key in got, f"{key!r} did not come back; there are {sorted(got)}"
-        assert same(value, got[key]), f"{key!r} went in as {value!r}\nand came back as {got[key]!r}"
+        assert key in got, f"{key!r} is missing from the loaded state, which has {sorted(got)}"
+        assert same(value, got[key]), f"{key!r} was saved as {value!r}\nand loaded as {got[key]!r}"
 
 
 @pytest.mark.checks("load_checkpoint")
@@ -595,8 +594,10 @@ def test_load_checkpoint_gives_what_an_optimizer_goes_on_from(build, tmp_path):
     with torch.no_grad():
         model.weight.zero_()
     got = loaded(build, tmp_path / "a.pt")
-    assert same(kept["model"], dict(got["model"])), "the weights changed on their way"
-    assert same(kept["optimizer"], got["optimizer"]), "the optimizer's state changed on its way"
+    assert same(kept["model"], dict(got["model"])), "the loaded weights are not those saved"
+    assert same(kept["optimizer"], got["optimizer"]), (
+        "the loaded state of the optimizer is not that saved"
+    )
     torch.optim.AdamW(nn.Linear(3, 2).parameters()).load_state_dict(got["optimizer"])
 
 
@@ -615,23 +616,23 @@ def test_load_checkpoint_after_a_death_at_any_moment_gives_one_of_the_two(
             left = loaded(build, path)
         except Exception as error:
             raise AssertionError(
-                "killed while the second checkpoint was saved, at the "
-                f"{moment}. moment before or after os.fsync or os.replace: neither the old nor the "
-                f"new one can be loaded ({type(error).__name__})"
+                "after a crash while the second checkpoint was saved (moment "
+                f"{moment} before or after a call of os.fsync or os.replace), neither the old nor "
+                f"the new one can be loaded ({type(error).__name__})"
             ) from None
-        assert same(left, old) or same(left, new), "neither the old state nor the new one is there"
+        assert same(left, old) or same(left, new), "neither the old nor the new state was loaded"
         if not disk.failed:
             return
 
 
 def damaged_copies(content):
-    """What may happen to a file, as (description, content)."""
+    """Yield damaged versions of a file, as (description, content)."""
     yield "an empty file", b""
     for share in (0.02, 0.3, 0.7, 0.98):
         yield f"a file cut off after {share:.0%}", content[: int(share * len(content))]
     yield "a file without its last byte", content[:-1]
     for extra in (b"\0", b"\n", b"x", content[-100:], content):
-        yield f"a file with {len(extra)} byte(s) more at its end", content + extra
+        yield f"a file with {len(extra)} extra byte(s) at its end", content + extra
     spread = set(range(0, len(content), max(1, len(content) // 300)))
     for at in sorted(spread | set(range(min(150, len(content))))):  # every byte of a header
         flipped = content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :]
@@ -645,9 +646,9 @@ def damaged_copies(content):
 def test_load_checkpoint_refuses_a_damaged_file(build, tmp_path):
     path, wrong = tmp_path / "a.pt", tmp_path / "b.pt"
     build.save_checkpoint(path, some_state())
-    assert same(loaded(build, path), some_state()), "the file is whole, and its state is not"
+    assert same(loaded(build, path), some_state()), "an intact file was not loaded correctly"
     for file in [file for file in tmp_path.iterdir() if file != path]:
-        # a checksum may live in a file of its own
+        # the checksum may be in a separate file
         wrong.with_name(file.name.replace("a.pt", "b.pt")).write_bytes(file.read_bytes())
     for what, content in damaged_copies(path.read_bytes()):
         wrong.write_bytes(content)
@@ -692,28 +693,28 @@ def test_load_checkpoint_runs_no_code_from_the_file(build, tmp_path):
     try:
         build.save_checkpoint(path, some_state() | {"model": Hostile(trap)})
     except Exception:
-        return  # a save that takes only numbers is as good
+        return  # a save that refuses such objects is as good
     with contextlib.suppress(Exception):
         build.load_checkpoint(path)
     assert not trap.exists(), (
-        "loading the file ran a command that stood in it. torch.load needs weights_only=True"
+        "loading the file ran code from it. torch.load needs weights_only=True"
     )
 
 
 # 5. One step of training
 
-TOKENS, VOCAB = 50, 60  # the training part counts 0 to 49 over and over; the rest is validation's
+TOKENS, VOCAB = 50, 60  # the training part repeats 0 to 49; the other tokens are for validation
 
 
 class Bigram(nn.Module):
-    """The least that a trainer can train: a row of logits for each token; notes what it reads."""
+    """A minimal language model, a row of logits for each token, that records its inputs."""
 
     def __init__(self, dropout=0.0):
         super().__init__()
         self.logits = nn.Embedding(VOCAB, VOCAB)
         self.scale = nn.Parameter(torch.ones(VOCAB))
         self.dropout = nn.Dropout(dropout)
-        self.read, self.modes = [], []  # in each forward with gradients
+        self.read, self.modes = [], []  # of each forward pass with gradients
 
     def forward(self, idx):
         if torch.is_grad_enabled():
@@ -723,7 +724,7 @@ class Bigram(nn.Module):
 
 
 class Watched(torch.optim.SGD):
-    """Notes with which rates and gradients each of its steps is made."""
+    """SGD that records the learning rates and gradients of each step."""
 
     def __init__(self, model):
         groups = [{"params": [model.logits.weight]}, {"params": [model.scale]}]
@@ -750,7 +751,7 @@ RATES = [
 
 
 class Run:
-    """A Trainer of the module under test, and what was given to it."""
+    """A Trainer of the module under test, with its arguments."""
 
     def __init__(self, build, optimizer=Watched, dropout=0.0, weights=0, **changed):
         torch.manual_seed(weights)
@@ -763,10 +764,10 @@ class Run:
         self.trainer = build.Trainer(
             self.model, self.optimizer, train_ids, self.val_ids, self.recipe
         )
-        torch.manual_seed(11)  # what dropout draws from
+        torch.manual_seed(11)  # for dropout
 
     def step(self):
-        """One step: its row, and what it should have come to, from the windows that it read."""
+        """One step: its row, and the expected values, computed from the windows it has read."""
         before, seen = copy.deepcopy(self.model), len(self.model.read)
         row = self.trainer.step()
         assert isinstance(row, dict), f"step should return a dict of its numbers, got {row!r}"
@@ -796,7 +797,7 @@ def number(row, name):
 
 
 def factor(got, expected):
-    """By what factor gradients are longer than they should be, if they have their direction."""
+    """The norm of the gradients over the expected one; NaN if their directions differ."""
     a, b = (torch.cat([grad.flatten() for grad in grads]) for grads in (got, expected))
     if nn.functional.cosine_similarity(a, b, dim=0) < 0.9999:
         return math.nan
@@ -809,26 +810,25 @@ def test_Trainer_applies_the_rate_of_the_schedule(build):
     run = Run(build)
     rows = [run.trainer.step() for _ in range(6)]
     assert len(run.optimizer.rates) == 6, (
-        f"6 steps should call optimizer.step() 6 times, it was called {len(run.optimizer.rates)} "
-        "times"
+        f"6 steps should call optimizer.step() 6 times, got {len(run.optimizer.rates)} calls"
     )
     got, expected = [lrs[0] for lrs in run.optimizer.rates], RATES[:6]
     assert got == pytest.approx(expected), (
-        f"the first 6 steps should be made with lr_at's rates {shown(expected)}; the optimizer "
+        f"the first 6 steps should use lr_at's learning rates {shown(expected)}; the optimizer "
         f"had {shown(got)}"
         + why(
             got,
             {
-                'the schedule is computed and not applied: group["lr"] = lr': [0.3] * 6,
-                "the rate is set after optimizer.step(), for the step after it": [0.3, *RATES[:5]],
-                "the optimizer's own lr is multiplied by it": [0.3 * lr for lr in RATES[:6]],
-                "steps count from 1 here, and lr_at counts from 0": RATES[1:7],
+                'the schedule is computed but not applied: group["lr"] = lr': [0.3] * 6,
+                "the rate is set after optimizer.step(), for the next step": [0.3, *RATES[:5]],
+                "the optimizer's own lr is multiplied by the rate": [0.3 * lr for lr in RATES[:6]],
+                "steps count from 1 here, but lr_at counts from 0": RATES[1:7],
             },
         )
     )
     for lrs in run.optimizer.rates:
         assert lrs[1] == pytest.approx(lrs[0]), (
-            f"an optimizer may have several groups of parameters; the rates of two are {lrs}"
+            f"the schedule should set the rate of every parameter group; those of two are {lrs}"
         )
     told = [number(row, "lr") for row in rows]
     assert told == pytest.approx(expected), (
@@ -851,11 +851,11 @@ def test_Trainer_reads_batch_size_windows_and_accumulates_them(build, accumulate
     run = Run(build, accumulate=accumulate)
     _, expected = run.step()
     B, T = expected.windows.shape
-    assert T == 6, f"with block_size=6 the model should read 6 tokens a window, it read {T}"
+    assert T == 6, f"with block_size=6 the model should read windows of 6 tokens, got {T}"
     assert B == 4 * accumulate, (
         f"a step with batch_size=4 and accumulate={accumulate} should read {4 * accumulate} "
         f"windows, it read {B}"
-        + why(B, {"the number of parts is left out": 4.0} if accumulate > 1 else {})
+        + why(B, {"recipe.accumulate is not used": 4.0} if accumulate > 1 else {})
     )
     if accumulate > 1:
         parts = [tuple(window[:, 0].tolist()) for window in expected.windows.split(4)]
@@ -874,15 +874,15 @@ def test_Trainer_follows_the_mean_gradient_of_its_windows(build, accumulate):
         f"the optimizer should get the gradient of the mean loss over the step's "
         f"{4 * accumulate} windows; "
         + (
-            "what it got has another direction"
+            "its gradient has another direction"
             if math.isnan(times)
-            else f"what it got is {times:.4g} times as long"
+            else f"its gradient is {times:.4g} times as large"
         )
         + why(
             times,
             {"the parts' losses are added and not averaged": accumulate}
             if accumulate > 1
-            else {"it is twice in it": 2.0},
+            else {"backward() is called twice": 2.0},
             abs=1e-2,
         )
     )
@@ -901,8 +901,8 @@ def test_Trainer_forgets_the_gradients_of_the_step_before(build):
     reason = ""
     if factor(got, both) == pytest.approx(1.0, rel=1e-2):
         reason = (
-            ": it is the sum with that of the first. Call optimizer.zero_grad() before each "
-            "step's backward()"
+            ": it is the sum of the first and the second. Call optimizer.zero_grad() before "
+            "backward() in every step"
         )
     raise AssertionError(f"the gradient of the second step is not that of its own batch{reason}")
 
@@ -923,7 +923,7 @@ def test_Trainer_tells_the_loss_and_the_norm_of_its_batch(build, accumulate):
             {
                 "the parts' losses are added and not averaged": sum(expected.losses),
                 "it is the loss of the last part alone": expected.losses[-1],
-                "it is a part of the last part's loss": expected.losses[-1] / accumulate,
+                "it is the last part's share of the loss": expected.losses[-1] / accumulate,
             },
             abs=1e-4,
         )
@@ -961,8 +961,8 @@ def test_Trainer_never_trains_on_the_validation_part(build):
         run.trainer.step()
     leaked = sorted(set(torch.cat(run.model.read).flatten().tolist()) & set(range(TOKENS, VOCAB)))
     assert not leaked, (
-        f"tokens {leaked} stand only in the validation part, and the model was trained on them: "
-        "its validation loss now measures memory"
+        f"tokens {leaked} occur only in the validation part, and the model was trained on them: "
+        "its validation loss now measures memorisation"
     )
 
 
@@ -975,12 +975,12 @@ def test_Trainer_clips_the_gradient_of_the_whole_step(build):
     clipped = [grad * 0.01 / expected.norm for grad in expected.grads]
     times = factor(got, clipped)
     assert times == pytest.approx(1.0, rel=1e-2), (
-        f"with clip=0.01 the optimizer should get the gradient of norm {expected.norm:.4f} cut to "
-        "0.01; "
+        f"with clip=0.01 the optimizer should get the gradient, of norm {expected.norm:.4f}, "
+        "scaled to norm 0.01; "
         + (
-            "what it got has another direction: are the parts clipped one by one?"
+            "its gradient has another direction: are the parts clipped one by one?"
             if math.isnan(times)
-            else f"what it got has norm {0.01 * times:.4f}"
+            else f"its gradient has norm {0.01 * times:.4f}"
         )
         + why(times, {"the gradients were not clipped": expected.norm / 0.01}, abs=1.0)
     )
@@ -1006,18 +1006,22 @@ def test_Trainer_skips_a_step_whose_gradient_is_not_finite(build, bad):
     hook.remove()
     for name, value in run.model.state_dict().items():
         assert torch.equal(weights[name], value), (
-            f"one gradient of {bad} reached the weights: the update should be skipped where the "
-            "norm is not finite"
+            f"a gradient of {bad} changed the weights: the update should be skipped if the norm is "
+            "not finite"
         )
     assert same(optimizer, run.optimizer.state_dict()["state"]), (
-        f"the weights were kept from a gradient of {bad}, and the optimizer's state was not: skip "
+        f"a gradient of {bad} did not change the weights, but the optimizer's state: skip "
         "optimizer.step()"
     )
-    assert not math.isfinite(number(row, "grad_norm")), "its row should tell the norm as it was"
+    assert not math.isfinite(number(row, "grad_norm")), (
+        f"grad_norm should be the norm of that gradient, got {row['grad_norm']}"
+    )
     following = run.trainer.step()
-    assert math.isfinite(number(following, "grad_norm")), "the bad gradient is still there"
+    assert math.isfinite(number(following, "grad_norm")), (
+        "the step after a skipped one still has its gradient"
+    )
     assert number(following, "step") == 3, (
-        f"a skipped step counts as one: the one after it is 3, not {following['step']}"
+        f"a skipped step counts: the next one is step 3, not {following['step']}"
     )
 
 
@@ -1028,7 +1032,7 @@ def test_Trainer_trains_in_training_mode(build):
     run.model.eval()
     run.trainer.step()
     assert all(run.model.modes), (
-        "the model was in evaluation mode in a training step, so dropout did nothing: model.train()"
+        "the model was in evaluation mode in a training step, without dropout: call model.train()"
     )
 
 
@@ -1041,7 +1045,7 @@ def test_Trainer_run_goes_to_the_last_step_and_the_loss_falls(build):
     run = Run(build, adamw)
     rows = list(run.trainer.run())
     got = [int(number(row, "step")) for row in rows]
-    assert got == list(range(1, 23)), f"a run of 22 steps should give their rows, got steps {got}"
+    assert got == list(range(1, 23)), f"a run of 22 steps should yield rows 1 to 22, got {got}"
     first, last = (number(rows[i], "train_loss") for i in (0, -1))
     assert last < first - 0.1, f"the loss does not fall: from {first:.3f} to {last:.3f}"
 
@@ -1053,12 +1057,12 @@ def test_Trainer_run_gives_each_row_when_its_step_is_done(build):
     run.trainer.step()
     row = next(iter(run.trainer.run()))
     assert number(row, "step") == 2, (
-        f"after one step() the first row of run() should be of step 2, it is of {row['step']}"
+        f"after one step() the first row of run() should be that of step 2, got {row['step']}"
     )
     done = len(run.optimizer.rates)
     assert done == 2, (
-        f"when run() gives the row of step 2, {done} steps are done: yield each row after its "
-        "step, so that whoever reads it can save, or stop"
+        f"when run() yields the row of step 2, {done} steps are done: yield each row right after "
+        "its step, so that the caller can save or stop"
     )
 
 
@@ -1081,18 +1085,18 @@ def test_Trainer_run_validates_every_eval_every_steps_and_at_the_end(build):
             f"after step {step} the loss over the whole validation part is {expected:.5f}, "
             f"val_loss is {got:.5f}"
         )
-    assert all(run.model.modes), "after a validation the model is trained in evaluation mode"
+    assert all(run.model.modes), "after a validation the model stays in evaluation mode"
 
 
 # 7. Stop and resume
 
 
 def describe_first_difference(first, second):
-    """What the resumed Trainer did not get back, from what was given to both; or None."""
+    """What the resumed Trainer did not restore; or None."""
     if not same(dict(first.model.state_dict()), dict(second.model.state_dict())):
         return "the weights are not those of the state"
     if not same(first.optimizer.state_dict()["state"], second.optimizer.state_dict()["state"]):
-        return "the optimizer's state (AdamW's means) was not restored"
+        return "the optimizer's state (AdamW's moments) was not restored"
     return None
 
 
@@ -1116,18 +1120,18 @@ def test_Trainer_goes_on_exactly_where_its_state_was_taken(build, tmp_path, drop
     again = list(second.trainer.run())
     steps = [int(number(row, "step")) for row in again]
     assert steps == list(range(10, 23)), (
-        f"a run of 22 steps that is resumed after step 9 should go on with 10 to 22, got {steps}: "
+        f"a run of 22 steps that is resumed after step 9 should do steps 10 to 22, got {steps}: "
         "the number of steps done belongs in the state"
     )
     got, expected = (number(row, "lr") for row in (again[0], rows[9]))
     assert got == pytest.approx(expected), (
-        f"step 10 after a restart has the rate {got:.4g}, without one {expected:.4g}"
+        f"step 10 has the learning rate {got:.4g} after a restart, and {expected:.4g} without one"
     )
     read = second.model.read[0]
     assert torch.equal(read, straight.model.read[9]), (
         "step 10 after a restart reads other windows than without one"
         + (
-            ": it begins again with the first batch. The generator's state belongs in the state"
+            ": those of the first batch. The generator's state belongs in the state"
             if torch.equal(read, straight.model.read[0])
             else ". The state of the generator that draws them belongs in the state"
         )
@@ -1146,5 +1150,5 @@ def test_Trainer_goes_on_exactly_where_its_state_was_taken(build, tmp_path, drop
         )
     for name, value in straight.model.state_dict().items():
         assert torch.allclose(value, second.model.state_dict()[name], rtol=1e-4, atol=1e-6), (
-            "the rows are the same, and the weights at the end are not"
+            "the resumed run has the same rows as an uninterrupted one, but other final weights"
         )
