@@ -194,7 +194,7 @@ def harmless(healthy: Numbers, broken: Numbers) -> bool:
     return hidden(healthy, broken, -math.inf, 0.1)
 
 
-def hardy(healthy: Numbers, broken: Numbers) -> bool:
+def tolerates_high_rate(healthy: Numbers, broken: Numbers) -> bool:
     """Within 0.1 nats per character of healthy at the high learning rate."""
     return broken.fast_val_loss < healthy.fast_val_loss + 0.1
 
@@ -281,7 +281,9 @@ SABOTAGES = [
         new="self.attn(x)",
         predict="The stream begins at variance one, so attention starts well without: no harm at a "
         f"learning rate that suits. But nothing holds the scores: at {FAST} times that it stalls.",
-        symptom=lambda healthy, broken: harmless(healthy, broken) and not hardy(healthy, broken),
+        symptom=lambda healthy, broken: (
+            harmless(healthy, broken) and not tolerates_high_rate(healthy, broken)
+        ),
         caught_by="test_block_normalises_what_each_part_reads",
         looks_like=("one learning rate",),
         shows=("val_loss", "fast_val_loss"),
@@ -296,7 +298,9 @@ SABOTAGES = [
         new="self.mlp(x)",
         predict="As without the other LayerNorm of the block: no harm at a learning rate that "
         f"suits, less than healthy at {FAST} times that.",
-        symptom=lambda healthy, broken: harmless(healthy, broken) and not hardy(healthy, broken),
+        symptom=lambda healthy, broken: (
+            harmless(healthy, broken) and not tolerates_high_rate(healthy, broken)
+        ),
         caught_by="test_block_normalises_what_each_part_reads",
         looks_like=("one learning rate",),
         shows=("val_loss", "fast_val_loss"),

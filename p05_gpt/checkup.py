@@ -35,7 +35,7 @@ from p04_attention.laws import Attention, attentions, difference, moved
 
 from . import break_it, build, mine, run
 from .init import init_weights
-from .train import run_command, without_reader
+from .train import ignoring_closed_pipe, run_command
 
 MOVES = 2e-5  # a changed output, as a share of the logits' spread; rounding causes up to 3e-6
 SEEN = 1e-6  # an output that should change, in the same unit; exactly 0 if nothing connects the two
@@ -117,7 +117,7 @@ class Subject:
     def fresh(self, seed: int = 0) -> nn.Module:
         """A new model in training mode, made with the examination's seed plus `seed`."""
         torch.manual_seed(self.seed + seed)
-        with blamed("make()"):
+        with errors_from("make()"):
             model = self.make()
         if not isinstance(model, nn.Module):
             raise UsageError(f"make() returned {described(model)}, not an nn.Module")
@@ -137,7 +137,7 @@ class Subject:
         parameter = next(model.parameters(), None)
         device = idx.device if parameter is None else parameter.device
         arguments = (idx.to(device).contiguous(),) * (2 if self.with_targets else 1)
-        with blamed(f"the model, given ids {tuple(idx.shape)}"):
+        with errors_from(f"the model, given ids {tuple(idx.shape)}"):
             output = model(*arguments)
         logits = logits_of(output)
         if not isinstance(logits, torch.Tensor):
@@ -172,7 +172,7 @@ class Subject:
         """The loss in nats per token, by the given function or by cross-entropy."""
         if self.loss is None:
             return cross_entropy(logits, targets)
-        with blamed(f"loss, given logits {tuple(logits.shape)} and targets"):
+        with errors_from(f"loss, given logits {tuple(logits.shape)} and targets"):
             value = self.loss(logits, targets.contiguous())
         if not isinstance(value, torch.Tensor) or value.numel() != 1:
             raise UsageError(f"loss returned {described(value)}, not one number")
@@ -243,7 +243,7 @@ class Training:
             if not math.isfinite(self.losses[-1]) or self.losses[-1] < self.goal / 2:
                 break
             optimizer.zero_grad()
-            with blamed("backward"):
+            with errors_from("backward"):
                 batch_loss.backward()
             self.without_gradient -= with_gradient(self.model, self.without_gradient)
             optimizer.step()
@@ -280,7 +280,7 @@ def not_a_number(s: Subject) -> Finding | None:
     if not loss.isfinite():
         return finding("not a number", f"the first loss is {loss.item()}", look_at)
     if loss.requires_grad:
-        with blamed("backward"):
+        with errors_from("backward"):
             loss.backward()
     bad = [n for n, p in model.named_parameters() if p.grad is not None and not finite(p.grad)]
     if bad:
@@ -779,7 +779,7 @@ def costs_of_certainty(s: Subject) -> list[float]:
     place = torch.zeros(s.vocab, dtype=torch.int64)
     place[cycle] = torch.arange(n)
     T = s.block_size
-    with blamed("get_batch"):
+    with errors_from("get_batch"):
         B = max(2, 512 // T)
         data = cycle.repeat(8 + 2 * B * T // n)  # also enough for windows side by side
         x, y = (s.get_batch or windows)(data, T, B, s.generator)
@@ -828,7 +828,7 @@ def logits_of(output):
 
 
 @contextlib.contextmanager
-def blamed(who: str):
+def errors_from(who: str):
     """Turn any error raised inside into a UsageError of one line that begins with `who`."""
     try:
         yield
@@ -862,7 +862,7 @@ def described(x) -> str:
 
 def in_run(folder: Path) -> list[Finding]:
     """The findings on a training run: NaN in its weights, then its code with its sizes."""
-    with blamed(f"the model of {folder}"):
+    with errors_from(f"the model of {folder}"):
         config, tokenizer, trained = run.read_run(folder)
     vocab, T = len(tokenizer.vocab), config["block_size"]
     bad = [name for name, p in trained.named_parameters() if not p.isfinite().all()]
@@ -894,7 +894,7 @@ def in_file(path: Path, vocab: int, block_size: int) -> list[Finding]:
     spec = importlib.util.spec_from_file_location(f"{path.stem}_examined", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    with blamed(str(path)):
+    with errors_from(str(path)):
         spec.loader.exec_module(module)
     if hasattr(module, "GPT"):
         make = maker(module.GPT, (vocab, 64, 4, 2, block_size))
@@ -914,7 +914,7 @@ def in_module(target: str, vocab: int | None, block_size: int | None) -> list[Fi
     if vocab is None or block_size is None:
         raise UsageError(f"{target} needs --vocab N and --block-size N, the sizes of its model")
     sys.path.insert(0, str(Path.cwd()))
-    with blamed(name):
+    with errors_from(name):
         module = importlib.import_module(name)
     make = getattr(module, function, None)
     if not callable(make):
@@ -926,7 +926,7 @@ def findings_on(args) -> list[Finding]:
     """The findings on the command line's target."""
     target = Path(args.target)
     if target.is_dir():
-        return mine.on(mine.kept(target), in_run, target)
+        return mine.call_with(mine.files_of_run(target), in_run, target)
     if ":" in args.target and not target.exists():
         return in_module(args.target, args.vocab, args.block_size)
     return in_file(target, args.vocab or 65, args.block_size or 32)
@@ -1005,7 +1005,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.target is None:
             raise UsageError("say what to examine: a run's folder, a file, module:function, --demo")
         found = findings_on(args)
-        with without_reader():
+        with ignoring_closed_pipe():
             for f in found:
                 print(f"{f.name}: {f.evidence}")
                 print(f"    look at: {f.advice}")

@@ -37,7 +37,7 @@ def add_flag(parser) -> None:
 # Which files are used
 
 
-def passing(folder: str, used: tuple[str, ...]) -> dict[str, Path]:
+def passing_files(folder: str, used: tuple[str, ...]) -> dict[str, Path]:
     """The reader's files, by project, that pass their checks; prints a verdict on each.
 
     Looks for one file per project in `used`. Raises UsageError if none passes.
@@ -92,7 +92,7 @@ def check(project: str, file: Path) -> tuple[bool, str]:
 # Importing the projects with these files
 
 
-def on(files: dict[str, Path], function, *args):
+def call_with(files: dict[str, Path], function, *args):
     """Call function(*args), with the function from a copy of its module that uses `files`."""
     if not files:
         return function(*args)
@@ -164,7 +164,7 @@ class Loader(SourceFileLoader):
 # Copies in the run's folder, so that it can be sampled and resumed after the files have changed
 
 
-def keep(run_folder: Path) -> None:
+def copy_into_run(run_folder: Path) -> None:
     """Copy the files in use, and other modules from their folders, into the run's folder."""
     target = run_folder / "mine"
     if target.is_dir():  # of a run that is being replaced
@@ -176,7 +176,7 @@ def keep(run_folder: Path) -> None:
                 shutil.copy(path, target)
 
 
-def kept(run_folder: Path) -> dict[str, Path]:
+def files_of_run(run_folder: Path) -> dict[str, Path]:
     """The reader's files that a run was trained with, by project; {} for a run on ours alone."""
     files = sorted(Path(run_folder, "mine").glob("p[0-9][0-9]_*.py"))
     return {path.stem: path for path in files}

@@ -226,7 +226,7 @@ def digest_of(documents: list[str]) -> str:
     return digest.hexdigest()
 
 
-def spread(ids: torch.Tensor, n: int, block_size: int, stretches: int = 8) -> torch.Tensor:
+def spread_sample(ids: torch.Tensor, n: int, block_size: int, stretches: int = 8) -> torch.Tensor:
     """A sample of about n ids, in evenly spaced stretches of whole windows: (N,) -> (about n,).
 
     At the seams between stretches one prediction each, seven in all, crosses from one to the next.
@@ -240,7 +240,7 @@ def spread(ids: torch.Tensor, n: int, block_size: int, stretches: int = 8) -> to
 
 
 @contextmanager
-def showing_calls(model: torch.nn.Module, total: int, what: str, positions: bool = True):
+def progress_of_calls(model: torch.nn.Module, total: int, what: str, positions: bool = True):
     """Show a progress bar that advances with every call of the model.
 
     By the number of positions that the call reads, or by one if `positions` is false.

@@ -122,10 +122,10 @@ def test_a_run_keeps_the_modules_that_a_file_imports(folder, monkeypatch):
     write("p05_gpt.py", "does not pass\n")
     monkeypatch.setattr(mine, "in_use", {"p04_attention": Path("my/p04_attention.py")})
     Path("run").mkdir()
-    mine.keep(Path("run"))
+    mine.copy_into_run(Path("run"))
     names = {path.name for path in Path("run/mine").iterdir()}
     assert names == {"helper.py", "p04_attention.py"}
-    assert mine.kept(Path("run")) == {"p04_attention": Path("run/mine/p04_attention.py")}
+    assert mine.files_of_run(Path("run")) == {"p04_attention": Path("run/mine/p04_attention.py")}
 
 
 @pytest.mark.parametrize(

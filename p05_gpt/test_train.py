@@ -480,14 +480,17 @@ def test_ids_take_eight_bytes_each(text_file):
 
 def test_a_validation_on_the_way_reads_stretches_that_lie_evenly():
     ids = torch.arange(10_000)
-    part = run.spread(ids, 1600, 10)
+    part = run.spread_sample(ids, 1600, 10)
     assert len(part) == 1600 and part[0] == 0 and part[-1] == 9999
     starts = [int(i) for i, step in zip(part[1:], part.diff(), strict=True) if step != 1]
     gaps = [b - a for a, b in pairwise(starts)]
     assert len(starts) == 7 and max(gaps) - min(gaps) <= 1
-    assert run.spread(ids, 10_000, 10) is ids and run.spread(ids[:5], 4096, 8) is not None
+    assert (
+        run.spread_sample(ids, 10_000, 10) is ids
+        and run.spread_sample(ids[:5], 4096, 8) is not None
+    )
     for n in (2, 3, 7, 100, 9999):
-        assert 2 <= len(run.spread(ids, n, 1)) <= len(ids)
+        assert 2 <= len(run.spread_sample(ids, n, 1)) <= len(ids)
 
 
 def test_the_last_validation_is_over_all_whatever_the_others_read(finished, text_file, tmp_path):
@@ -551,6 +554,6 @@ def test_a_bar_shows_and_changes_nothing(monkeypatch, capsys):
     model = build.GPT(9, 8, 2, 1, 4)
     ids = torch.arange(40) % 9
     expected = build.evaluate(model, ids, 4)
-    with run.showing_calls(model, len(ids), "validating"):
+    with run.progress_of_calls(model, len(ids), "validating"):
         assert build.evaluate(model, ids, 4) == expected
     assert "validating" in capsys.readouterr().err and not model._forward_hooks

@@ -174,12 +174,12 @@ def train(args) -> int:
     folder = run.claim_folder(
         args.out, args.overwrite, DEFAULT_OUT, "use --overwrite, or another folder with --out"
     )
-    mine.keep(folder)
+    mine.copy_into_run(folder)
     run.save_tokenizer(data.tokenizer, folder)
     run.write_json(folder / "config.json", run.config_of(args, data, device))
     bigram = run.bigram_loss(data.train_ids, data.val_ids, vocab)
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
-    with without_reader():
+    with ignoring_closed_pipe():
         print(
             f"{n_parameters:,} parameters on {device}; {len(data.train_ids):,} tokens to train on, "
             f"{len(data.val_ids):,} to validate on, a vocabulary of {vocab:,}\n"
@@ -223,7 +223,7 @@ def training_steps(args, model, data: run.Data):
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, fused=True, **ADAMW)
     generator = torch.Generator().manual_seed(args.seed)  # the batches
     device = next(model.parameters()).device
-    some_ids = run.spread(data.val_ids, args.eval_tokens, args.block_size)
+    some_ids = run.spread_sample(data.val_ids, args.eval_tokens, args.block_size)
     tokens_per_step = args.batch_size * args.block_size
     start = time.perf_counter()
     bar = tqdm(
@@ -259,7 +259,7 @@ def training_steps(args, model, data: run.Data):
             val_ids = data.val_ids if last else some_ids
             row["val_loss"] = validation_loss(model, val_ids, args.block_size)
             row["val_nats_per_char"] = row["val_loss"] * data.tokens_per_char
-            with without_reader():
+            with ignoring_closed_pipe():
                 bar.write(
                     f"step {step + 1}: validation {row['val_loss']:.3f} nats per token, "
                     f"{row['val_nats_per_char']:.3f} per character"
@@ -274,7 +274,7 @@ def training_steps(args, model, data: run.Data):
 
 def validation_loss(model, ids: torch.Tensor, block_size: int) -> float:
     """`evaluate` with a progress bar: nats per token over ids (N,)."""
-    with run.showing_calls(model, len(ids), "validating"):
+    with run.progress_of_calls(model, len(ids), "validating"):
         return evaluate(model, ids.to(next(model.parameters()).device), block_size)
 
 
@@ -316,10 +316,10 @@ def finish(folder: Path, model, data: run.Data, metrics: list[dict], bigram: flo
             file=sys.stderr,
         )
         return 1
-    with run.showing_calls(model, SAMPLE_TOKENS, "writing a sample", positions=False):
+    with run.progress_of_calls(model, SAMPLE_TOKENS, "writing a sample", positions=False):
         sample = sample_text(model, data.tokenizer, "", SAMPLE_TOKENS, args.seed)
     run.write_atomically(folder / "sample.txt", lambda file: file.write(sample.encode("utf-8")))
-    with without_reader():
+    with ignoring_closed_pipe():
         print(
             f"\n{sample}\n\n"
             f"validation loss after {last['step']} steps and {last['seconds']:.0f} s: "
@@ -358,7 +358,7 @@ def comparison(args) -> str:
 
 
 @contextlib.contextmanager
-def without_reader():
+def ignoring_closed_pipe():
     """Ignore a closed pipe (| head) while printing; later output goes nowhere."""
     try:
         yield
@@ -371,7 +371,7 @@ def without_reader():
 def run_command(parser: Parser, command, *args) -> int:
     """Call command(*args), report expected errors in one line, and return the exit status."""
     try:
-        with without_reader():
+        with ignoring_closed_pipe():
             return command(*args)
     except UsageError as error:
         parser.error(str(error))
@@ -391,8 +391,8 @@ def main(argv: list[str] | None = None) -> int:
     parser, args = parse_flags(argv)
 
     def command() -> int:
-        files = mine.passing(args.mine, USES[args.engine]) if args.mine else {}
-        return mine.on(files, train, args)
+        files = mine.passing_files(args.mine, USES[args.engine]) if args.mine else {}
+        return mine.call_with(files, train, args)
 
     try:
         with contextlib.redirect_stderr(UntilUnread(sys.stderr)):

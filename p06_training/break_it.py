@@ -85,7 +85,7 @@ def experiment(build, seed: int = 1337) -> Numbers:
     while trainer.steps_done < trainer.recipe.steps:
         if trainer.steps_done == RESUMED:
             trainer = resumed(build, trainer)
-        rows.append(watched_step(trainer))
+        rows.append(measured_step(trainer))
     losses = [row["train_loss"] for row in rows]
     warm = RECIPE["warmup_steps"]
     return Numbers(
@@ -131,7 +131,7 @@ def outlives_a_cut(build, state: dict) -> bool:
             return False
 
 
-def watched_step(trainer) -> dict:
+def measured_step(trainer) -> dict:
     """A step's row with its update-to-weight ratio, every eval_every steps with val_loss."""
     before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
     with damaged(trainer) if trainer.steps_done == DAMAGED else nullcontext():

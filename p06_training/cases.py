@@ -41,7 +41,7 @@ def make(case: str, seed: int) -> list[dict]:
     """Train a run of this case; returns its metrics."""
     draw = random.Random(f"{case} {seed}")
     scenario = draw.choice(CASES[case])
-    short = scenario in (by_heart, trained_on_both, validated_on_training_text)
+    short = scenario in (memorised, trained_on_both, validated_on_training_text)
     text = load_corpus()[draw.randrange(900_000) :][:100_000] if short else some_text(draw)
     tokenizer = CharTokenizer(text)
     if draw.random() < 0.3:
@@ -108,36 +108,36 @@ def some_recipe(draw, vocab: int) -> SimpleNamespace:
 # Scenarios: each takes a trainer before its first step and yields a row for every step
 
 
-def well(trainer, draw) -> Iterator[dict]:
+def healthy(trainer, draw) -> Iterator[dict]:
     yield from trainer.run()
 
 
-def well_for_longer(trainer, draw):
+def healthy_and_long(trainer, draw):
     trainer.recipe.steps, trainer.recipe.eval_every = draw.choice([500, 700]), 50
     yield from trainer.run()
 
 
-def well_on_little_text(trainer, draw):
+def healthy_on_little_text(trainer, draw):
     trainer.train_ids = trainer.train_ids[: draw.choice([15_000, 25_000])]
     trainer.recipe.dropout = 0.1
     yield from trainer.run()
 
 
-def well_without_a_warmup(trainer, draw):
+def healthy_without_warmup(trainer, draw):
     trainer.recipe.warmup_steps, trainer.recipe.min_lr = 0, trainer.recipe.max_lr / 100
     yield from trainer.run()
 
 
-def uphill(trainer, draw):
+def gradient_ascent(trainer, draw):
     """Gradient ascent, from the start or from a random step on."""
     if draw.random() < 0.5:
-        yield from until(trainer, somewhere(trainer, draw))
+        yield from until(trainer, random_step(trainer, draw))
     for parameter in trainer.model.parameters():
         parameter.register_hook(torch.neg)
     yield from trainer.run()
 
 
-def faster_and_faster(trainer, draw):
+def growing_rate(trainer, draw):
     recipe, growth = trainer.recipe, draw.choice([500, 1500])
     for step in range(1, recipe.steps + 1):
         recipe.max_lr = recipe.min_lr = 1e-3 * growth ** (step / recipe.steps)
@@ -146,7 +146,7 @@ def faster_and_faster(trainer, draw):
 
 def poisoned(trainer, draw):
     """One to three batches of random tokens."""
-    yield from until(trainer, somewhere(trainer, draw))
+    yield from until(trainer, random_step(trainer, draw))
     kept = trainer.train_ids
     trainer.train_ids = torch.randint(trainer.recipe.vocab, kept.shape)
     yield from until(trainer, trainer.steps_done + draw.choice([1, 2, 3]))
@@ -154,7 +154,7 @@ def poisoned(trainer, draw):
     yield from trainer.run()
 
 
-def stumbled(trainer, draw):
+def two_large_steps(trainer, draw):
     """Two steps at a learning rate of 0.2, early enough to recover."""
     recipe = trainer.recipe
     kept = recipe.max_lr, recipe.min_lr
@@ -165,15 +165,15 @@ def stumbled(trainer, draw):
     yield from trainer.run()
 
 
-def too_fast_from_here(trainer, draw):
-    yield from until(trainer, somewhere(trainer, draw))
+def rate_raised(trainer, draw):
+    yield from until(trainer, random_step(trainer, draw))
     trainer.recipe.max_lr, trainer.recipe.min_lr = 0.8, 0.4
     yield from trainer.run()
 
 
-def knocked_out(trainer, draw):
+def noise_on_weights(trainer, draw):
     """Noise on the weights, from which the low rate at the end of the schedule cannot recover."""
-    yield from until(trainer, somewhere(trainer, draw))
+    yield from until(trainer, random_step(trainer, draw))
     with torch.no_grad():
         for parameter in trainer.model.parameters():
             parameter.add_(torch.randn_like(parameter) * 3 * parameter.std(correction=0))
@@ -181,20 +181,20 @@ def knocked_out(trainer, draw):
     yield from trainer.run()
 
 
-def no_gradient(trainer, draw):
+def zero_gradients(trainer, draw):
     for parameter in trainer.model.parameters():
         parameter.register_hook(torch.zeros_like)
     yield from trainer.run()
 
 
-def shuffled_text(trainer, draw):
+def shuffled_tokens(trainer, draw):
     """Tokens in random order: only their frequencies can be learned."""
     trainer.recipe.steps = max(200, trainer.recipe.steps)
     trainer.train_ids = trainer.train_ids[torch.randperm(len(trainer.train_ids))]
     yield from trainer.run()
 
 
-def at_a_rate_of(*rates, **changes):
+def at_learning_rate(*rates, **changes):
     def scenario(trainer, draw):
         rate = draw.choice(rates)
         trainer.recipe.max_lr, trainer.recipe.min_lr = rate, rate / 10
@@ -204,7 +204,7 @@ def at_a_rate_of(*rates, **changes):
     return scenario
 
 
-def without_its_optimizer(trainer, draw):
+def resumed_without_optimizer(trainer, draw):
     """Resumed at a high rate with the weights alone."""
     recipe = trainer.recipe
     recipe.max_lr, recipe.min_lr, recipe.optimizer = draw.choice([0.05, 0.07, 0.1]), 1e-3, "adamw"
@@ -216,9 +216,9 @@ def without_its_optimizer(trainer, draw):
     yield from trainer.run()
 
 
-def from_old_weights(trainer, draw):
+def resumed_with_old_weights(trainer, draw):
     """Resumed with much older weights at the current step."""
-    when = somewhere(trainer, draw)
+    when = random_step(trainer, draw)
     yield from until(trainer, when // 6)
     old = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     yield from until(trainer, when)
@@ -227,9 +227,9 @@ def from_old_weights(trainer, draw):
     yield from trainer.run()
 
 
-def without_the_head(trainer, draw):
+def resumed_without_head(trainer, draw):
     """Resumed without the head and the optimizer's state; half the time the schedule restarts."""
-    yield from until(trainer, somewhere(trainer, draw))
+    yield from until(trainer, random_step(trainer, draw))
     trainer.model.head.load_state_dict(build_model(trainer.recipe).head.state_dict())
     trainer.optimizer = build_optimizer(trainer.model, trainer.recipe)
     if draw.random() < 0.5:
@@ -241,7 +241,7 @@ def without_the_head(trainer, draw):
         yield row | {"step": row["step"] + done}
 
 
-def by_heart(trainer, draw):
+def memorised(trainer, draw):
     yield from trainer.run()
 
 
@@ -257,13 +257,13 @@ def validated_on_training_text(trainer, draw):
     yield from trainer.run()
 
 
-def never_zeroed(trainer, draw):
+def gradients_never_zeroed(trainer, draw):
     trainer.optimizer.zero_grad = lambda: None
     yield from trainer.run()
 
 
-def not_a_number(trainer, draw):
-    yield from until(trainer, somewhere(trainer, draw))
+def nan_or_infinite_weights(trainer, draw):
+    yield from until(trainer, random_step(trainer, draw))
     with torch.no_grad():
         draw.choice(list(trainer.model.parameters())).mul_(draw.choice([math.nan, math.inf]))
     yield from until(trainer, trainer.steps_done + 20)
@@ -275,28 +275,32 @@ def until(trainer: Trainer, step: int) -> Iterator[dict]:
         yield next(rows)
 
 
-def somewhere(trainer: Trainer, draw) -> int:
+def random_step(trainer: Trainer, draw) -> int:
     """A random step between 35 % and 75 % of the run."""
     return int(trainer.recipe.steps * draw.uniform(0.35, 0.75))
 
 
 CASES = {
-    "healthy": [well],
-    "healthy, long": [well_for_longer],
-    "healthy, little text": [well_on_little_text],
-    "healthy, no warmup": [well_without_a_warmup],
-    "diverging": [uphill, faster_and_faster],
-    "spike and recovered": [poisoned, poisoned, stumbled],
-    "spike and lost": [too_fast_from_here, knocked_out],
-    "plateau from the start": [no_gradient, shuffled_text],
-    "learning rate too high": [at_a_rate_of(0.3, 0.6, 1.0)],
-    "learning rate too low": [at_a_rate_of(1e-5, 2e-5, 5e-5)],
-    "no warmup": [at_a_rate_of(0.15, 0.2, warmup_steps=0)],
-    "jump at a restart": [from_old_weights, without_the_head, without_its_optimizer],
-    "memorising": [by_heart],
+    "healthy": [healthy],
+    "healthy, long": [healthy_and_long],
+    "healthy, little text": [healthy_on_little_text],
+    "healthy, no warmup": [healthy_without_warmup],
+    "diverging": [gradient_ascent, growing_rate],
+    "spike and recovered": [poisoned, poisoned, two_large_steps],
+    "spike and lost": [rate_raised, noise_on_weights],
+    "plateau from the start": [zero_gradients, shuffled_tokens],
+    "learning rate too high": [at_learning_rate(0.3, 0.6, 1.0)],
+    "learning rate too low": [at_learning_rate(1e-5, 2e-5, 5e-5)],
+    "no warmup": [at_learning_rate(0.15, 0.2, warmup_steps=0)],
+    "jump at a restart": [
+        resumed_with_old_weights,
+        resumed_without_head,
+        resumed_without_optimizer,
+    ],
+    "memorising": [memorised],
     "leak": [trained_on_both, validated_on_training_text],
-    "gradients accumulating": [never_zeroed],
-    "NaN": [not_a_number],
+    "gradients accumulating": [gradients_never_zeroed],
+    "NaN": [nan_or_infinite_weights],
 }
 
 

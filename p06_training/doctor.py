@@ -68,8 +68,8 @@ class Curve:
         self.scale = max(float(np.median(self.loss[:5])), 0.3)
         self.material = self.scale * MATERIAL[bool(self.no_beginning())]
         self.end = level_before(self.loss, self.n)
-        self.sigma = spread(self.loss)  # of every row
-        self.bar = noises(self.n)
+        self.sigma = local_noise(self.loss)  # of every row
+        self.bar = noise_threshold(self.n)
         self.low = lowest(self.loss)
         rate = self.lr[np.isfinite(self.lr)]
         self.rate = float(rate.max()) if len(rate) else 0.0
@@ -122,7 +122,7 @@ def present(row: dict, name: str) -> bool:
 # Noise, levels and thresholds
 
 
-def noises(count: int) -> float:
+def noise_threshold(count: int) -> float:
     """The threshold, in standard deviations, for the largest of `count` noise values.
 
     The maximum of `count` normal numbers is near sqrt(2 ln count); it exceeds that by three in one
@@ -132,14 +132,14 @@ def noises(count: int) -> float:
     return (math.sqrt(2 * math.log(max(2, count))) + 3) * (1 + 4 / max(4, count))
 
 
-def medians(values: np.ndarray, width: int, every: int = 1) -> np.ndarray:
+def running_medians(values: np.ndarray, width: int, every: int = 1) -> np.ndarray:
     """Running medians over windows of `width` values that start at multiples of `every`."""
     windows = np.lib.stride_tricks.sliding_window_view(values, width)[::every]
     parts = [windows[i : i + 100_000] for i in range(0, len(windows), 100_000)]
     return np.concatenate([np.median(part, axis=1) for part in parts])
 
 
-def spread(values: np.ndarray) -> np.ndarray:
+def local_noise(values: np.ndarray) -> np.ndarray:
     """The local standard deviation of the noise at every row, estimated in stretches of rows.
 
     Uses the median absolute second difference, which is independent of the slope and of outliers,
@@ -166,16 +166,16 @@ def level_before(values: np.ndarray, end: int) -> float:
 def blocks(values: np.ndarray) -> tuple[np.ndarray, int]:
     """Medians of at most two hundred blocks of rows, and the number of rows per block."""
     width = max(1, math.ceil(len(values) / 200))
-    return medians(values, width, width), width
+    return running_medians(values, width, width), width
 
 
 def lowest(values: np.ndarray) -> float:
     """The lowest level of the curve, robust against single low rows."""
     level, _ = blocks(values)
-    return float(medians(level, min(3, len(level))).min())
+    return float(running_medians(level, min(3, len(level))).min())
 
 
-def concordance(values: np.ndarray) -> float:
+def mann_kendall(values: np.ndarray) -> float:
     """The Mann-Kendall test for a rising trend, in standard deviations."""
     n = len(values)
     pairs = sum(float(np.sign(values[i + 1 :] - values[i]).sum()) for i in range(n - 1))
@@ -322,7 +322,7 @@ def rise(c: Curve) -> Finding | None:
     if slow and left > 1.2:
         return slow  # it kept rising
     width = min(3, len(after))
-    low = np.flatnonzero(medians(after, width) < base + height / 2)
+    low = np.flatnonzero(running_medians(after, width) < base + height / 2)
     length = int(low[0]) if len(low) else len(after)  # rows until it is half as high
     g = c.grad_norm
     usual = np.median(g[max(0, i - 15) : i])
@@ -382,16 +382,16 @@ def sudden_rise(c: Curve) -> int | None:
     long_past = min(c.n // 50, 200)
     if long_past > 10:
         every = long_past // 10
-        levels = np.repeat(medians(c.loss, long_past, every), every)
+        levels = np.repeat(running_medians(c.loss, long_past, every), every)
         at = np.arange(start, c.n) - long_past
         longer = np.where(at >= 0, levels[np.clip(at, 0, len(levels) - 1)], -np.inf)
     for width in (3, 20):
         past_rows = min(10, start)
         if c.n < start + width:
             break
-        past = medians(c.loss[: c.n - width], past_rows)[start - past_rows :]
+        past = running_medians(c.loss[: c.n - width], past_rows)[start - past_rows :]
         past = np.maximum(past, longer[: len(past)])
-        here = medians(c.loss[start:], width)
+        here = running_medians(c.loss[start:], width)
         m = min(len(past), len(here))
         up, sigma = here[:m] - past[:m], c.sigma[start : start + m]
         error = sigma * math.sqrt(1.57 * (1 / width + 1 / past_rows))
@@ -416,7 +416,7 @@ def lone_spike(c: Curve) -> Finding | None:
     """One row or two far above their neighbours on both sides."""
     if c.n < 12:
         return None
-    around = medians(c.loss, 9)
+    around = running_medians(c.loss, 9)
     around = np.concatenate([around[:1].repeat(4), around, around[-1:].repeat(4)])
     up = c.loss - around
     up[: max(10, c.n // 12)] = 0
@@ -461,18 +461,18 @@ def slow_rise(c: Curve) -> Finding | None:
     """The loss has risen over many rows and is still high."""
     level, width = blocks(c.loss)
     k = min(max(3, len(level) // 20), len(level))
-    smooth = medians(level, k)
+    smooth = running_medians(level, k)
     low = int(smooth.argmin())
     since = level[low:]
     if len(since) < 6:
         return None
     last = float(np.median(level[-k:]))
     risen = last - float(smooth[low])
-    error = float(np.median(spread(since))) * math.sqrt(2 * 1.57 / k)
-    perfect = concordance(np.arange(len(since)))
+    error = float(np.median(local_noise(since))) * math.sqrt(2 * 1.57 / k)
+    perfect = mann_kendall(np.arange(len(since)))
     if risen < max(1.4 * c.material, 4 * error):
         return None
-    if concordance(since) < min(4, 0.85 * perfect):
+    if mann_kendall(since) < min(4, 0.85 * perfect):
         return None
     return Finding(
         "diverging",
@@ -486,7 +486,7 @@ def worse_than_guessing(c: Curve) -> Finding | None:
     """The loss is far above that of a uniform guess and does not fall."""
     most = 1.3 * math.log(c.vocab) if c.vocab else WORST
     level, _ = blocks(c.loss)
-    if float(np.median(level)) < most or c.end < most or concordance(level) < -2:
+    if float(np.median(level)) < most or c.end < most or mann_kendall(level) < -2:
         return None
     return Finding(
         "diverging",
@@ -526,8 +526,8 @@ def plateau(c: Curve) -> Finding | None:
     level, width = blocks(y)
     where = np.arange(len(level)) * width
     slope = float(np.polyfit(where, level, 1)[0])
-    noise, k = float(np.median(spread(level))), min(max(3, len(level) // 10), len(level))
-    smooth = medians(level, k)
+    noise, k = float(np.median(local_noise(level))), min(max(3, len(level) // 10), len(level))
+    smooth = running_medians(level, k)
     fall = max(
         -slope * len(x) + 2 * noise * math.sqrt(12 / len(level)),
         float(smooth[0] - smooth.min()) - 3 * noise * math.sqrt(1.57 / k),
@@ -577,9 +577,9 @@ def memorising(c: Curve) -> Finding | None:
     now = float(np.median(val[-3:])) if len(val) > 8 else float(val[-2:].min())
     around = c.loss[max(0, at[low] - c.n // 50 - 2) : at[low] + c.n // 50 + 2]
     then = float(np.median(around))
-    noise = float(np.median(spread(val[low:]))) if len(val) - low > 2 else 0.0
+    noise = float(np.median(local_noise(val[low:]))) if len(val) - low > 2 else 0.0
     risen = now - float(val[low])
-    if low > len(val) - 3 or risen < 0.03 * val[low] or concordance(val[low:]) < 1.6:
+    if low > len(val) - 3 or risen < 0.03 * val[low] or mann_kendall(val[low:]) < 1.6:
         return None
     if risen < 2 * noise or c.end > 0.97 * then:
         return None

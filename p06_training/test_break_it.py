@@ -65,7 +65,7 @@ def test_the_update_is_measured_against_the_weights():
     trainer.optimizer = torch.optim.SGD(trainer.model.parameters())
     trainer.recipe.clip = math.inf
     size = math.sqrt(sum(p.detach().square().sum().item() for p in trainer.model.parameters()))
-    row = break_it.watched_step(trainer)
+    row = break_it.measured_step(trainer)
     assert row["update"] == pytest.approx(row["lr"] * row["grad_norm"] / size, rel=1e-3)
 
 

@@ -40,11 +40,11 @@ from p05_gpt.build import GPT
 from p05_gpt.init import init_weights
 from p05_gpt.train import (
     add_flags,
+    ignoring_closed_pipe,
     preview,
     sample_text,
     set_eval_tokens,
     validation_loss,
-    without_reader,
 )
 
 from .checkpoints import CheckpointError, load_checkpoint, remove_unfinished, save_checkpoint
@@ -217,7 +217,7 @@ def open_run(args, given: dict, processes: int) -> Job:
         )
     if config is None:
         claim_folder(folder, args.overwrite)
-        mine.keep(folder)
+        mine.copy_into_run(folder)
         run.save_tokenizer(data.tokenizer, folder)
         run.write_json(folder / "config.json", fresh)
     return Job(folder, data, config=fresh, began_with=config or fresh, weights=weights)
@@ -457,7 +457,7 @@ def train(args, given: dict, rank: int, processes: int) -> int:
     if job.weights is not None:
         model.load_state_dict(with_end_of_text(job.weights, model.state_dict()))
     run.autocast(model, config.dtype)
-    some_ids = run.spread(val_ids, config.eval_tokens, config.block_size)
+    some_ids = run.spread_sample(val_ids, config.eval_tokens, config.block_size)
     torch.manual_seed(config.seed + rank)  # each process has its own dropout
     trainer = Trainer(model, build_optimizer(model, config), train_ids, some_ids, config)
     job.whole = None if some_ids is val_ids else val_ids
@@ -626,7 +626,7 @@ def load_best(model: GPT, folder: Path, device: str) -> None:
 
 def report_validation(row: dict, trainer: Trainer, bar, job: Job) -> None:
     """Print the validation loss and a short sample."""
-    with without_reader():
+    with ignoring_closed_pipe():
         bar.write(
             f"step {row['step']}: validation {row['val_loss']:.3f} nats per token, "
             f"{row['val_nats_per_char']:.3f} per character"
@@ -637,7 +637,7 @@ def report_validation(row: dict, trainer: Trainer, bar, job: Job) -> None:
 
 def say(text: str) -> None:
     """Print; a closed pipe (| head) does not stop the run."""
-    with without_reader():
+    with ignoring_closed_pipe():
         print(text)
 
 
@@ -676,7 +676,7 @@ def finish(trainer: Trainer, job: Job, bigram: float) -> int:
         loss = validation_loss(trainer.model, job.whole, config.block_size)
         best = {"step": load_checkpoint(folder / "checkpoints" / "best.pt")["steps_done"]}
         best |= {"val_loss": loss, "val_nats_per_char": loss * job.data.tokens_per_char}
-    with run.showing_calls(trainer.model, 500, "writing a sample", positions=False):
+    with run.progress_of_calls(trainer.model, 500, "writing a sample", positions=False):
         sample = sample_text(trainer.model, tokenizer, "", 500, config.seed)
     run.write_atomically(folder / "sample.txt", lambda file: file.write(sample.encode("utf-8")))
     there = shlex.quote(str(folder))
@@ -713,12 +713,12 @@ def command(argv: list[str] | None) -> int:
     again = f"python -m p06_training.train --resume --out {shlex.quote(args.out or DEFAULT_OUT)}"
     try:
         if args.resume:
-            files = mine.kept(args.out or DEFAULT_OUT)
+            files = mine.files_of_run(args.out or DEFAULT_OUT)
         elif args.mine or args.init_from is None:
-            files = mine.passing(args.mine, USES) if args.mine else {}
+            files = mine.passing_files(args.mine, USES) if args.mine else {}
         else:
-            files = mine.kept(Path(args.init_from))
-        status = mine.on(files, train, args, given, rank, processes)
+            files = mine.files_of_run(Path(args.init_from))
+        status = mine.call_with(files, train, args, given, rank, processes)
     except UsageError as error:
         if rank > 0:
             return 2
