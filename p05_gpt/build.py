@@ -1,4 +1,4 @@
-"""A GPT in twenty lines, its loss, its batches, its validation loss and its text.
+"""A GPT in twenty lines, with its loss, batches, validation and sampling.
 
 Source: Radford et al., "Language Models are Unsupervised Multitask Learners" (GPT-2, 2019).
 Shapes: B batch, T time, C channels (n_embd), V vocabulary; N the length of a corpus in tokens.
@@ -15,9 +15,9 @@ from p04_attention.build import CausalSelfAttention
 
 
 class Block(nn.Module):
-    """Attention moves information between positions, the MLP works on each: (B, T, C) -> same.
+    """A transformer block: attention between positions, then an MLP on each: (B, T, C) -> same.
 
-    Both read a normalised copy of the residual stream and add what they found to it.
+    Both read a LayerNorm of the residual stream and add their output to the stream.
     """
 
     def __init__(self, n_embd: int, n_head: int):
@@ -39,10 +39,10 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """Token ids in, a score for every possible next token out: (B, T) int64 -> (B, T, V).
+    """Token ids (B, T) int64 -> logits (B, T, V), a score for every possible next token.
 
-    Its parts are `tok_emb`, `pos_emb`, `blocks`, `ln_f` and `head`. A text of more than block_size
-    tokens is an error: pos_emb has no such position.
+    Its parts are `tok_emb`, `pos_emb`, `blocks`, `ln_f` and `head`. Raises IndexError for T above
+    block_size: pos_emb has no such position.
     """
 
     def __init__(self, vocab: int, n_embd: int, n_head: int, n_layer: int, block_size: int):
@@ -78,8 +78,8 @@ def get_batch(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Random windows of `data` (N,) int64: inputs x and targets y, each (batch_size, block_size).
 
-    y is x one token later. Every window is equally likely, the last one included, whose final
-    target is the last token of `data`.
+    y is x shifted by one token. Every window is equally likely, including the last one, whose
+    final target is the last token of `data`.
     """
     starts = torch.randint(len(data) - block_size, (batch_size,), generator=generator)
     at = starts[:, None] + torch.arange(block_size)  # (batch_size, block_size)
@@ -90,10 +90,10 @@ def get_batch(
 
 
 def evaluate(model: nn.Module, data: torch.Tensor, block_size: int) -> float:
-    """Mean nats per token over all N - 1 predictions of `data` (N,), the same every time.
+    """Mean loss over all N - 1 predictions of `data` (N,) int64, in nats per token; deterministic.
 
-    The windows do not overlap; the shorter last one counts by its length. The model is in
-    evaluation mode meanwhile, and afterwards in the mode that it had.
+    The windows do not overlap; the shorter last one is weighted by its length. The model is put
+    into evaluation mode, and its own mode is restored.
     """
     x, y = data[:-1], data[1:]
     whole = len(x) // block_size * block_size  # predictions in full windows
@@ -122,11 +122,10 @@ def generate(
     top_k: int | None = None,
     generator: torch.Generator | None = None,
 ) -> torch.Tensor:
-    """Continue idx (B, T): returns (B, T + max_new_tokens), the given tokens first.
+    """Continue idx (B, T) int64: returns (B, T + max_new_tokens), the given tokens first.
 
-    Each new token is drawn from the model's distribution over the next one, given the last
-    block_size tokens. The model is in evaluation mode meanwhile, and afterwards in the mode that
-    it had.
+    Each new token is sampled from the model's distribution, given the last block_size tokens. The
+    model is put into evaluation mode, and its own mode is restored.
     """
     block_size = model.pos_emb.num_embeddings
     training = model.training
@@ -146,10 +145,10 @@ def next_token(
     top_k: int | None = None,
     generator: torch.Generator | None = None,
 ) -> torch.Tensor:
-    """Draw a token for each row of logits: (B, V) -> (B, 1) int64.
+    """Sample a token for each row of logits: (B, V) -> (B, 1) int64.
 
-    Temperature divides the logits, 0 takes the likeliest token; top_k keeps the k likeliest (above
-    V: all).
+    `temperature` divides the logits; 0 is greedy. `top_k` keeps the k likeliest tokens, all of them
+    if k is above V.
     """
     if temperature == 0:
         return logits.argmax(-1, keepdim=True)

@@ -26,8 +26,8 @@ from p05_gpt.build import evaluate, get_batch, loss
 def lr_at(step: int, *, max_lr: float, min_lr: float, warmup_steps: int, total_steps: int) -> float:
     """The learning rate of `step`, counted from 0: linear warmup, then half a cosine down.
 
-    Step 0 already learns, and the last step of the warmup has max_lr. The cosine leaves max_lr at
-    warmup_steps and reaches min_lr at total_steps, where the rate stays.
+    The first step has a nonzero rate, and the last step of the warmup has max_lr. The cosine starts
+    from max_lr at warmup_steps and reaches min_lr at total_steps; the rate stays there.
 
     >>> [lr_at(s, max_lr=8.0, min_lr=2.0, warmup_steps=4, total_steps=8) for s in (0, 3, 4, 6, 9)]
     [2.0, 8.0, 8.0, 5.0, 2.0]
@@ -46,9 +46,8 @@ def lr_at(step: int, *, max_lr: float, min_lr: float, warmup_steps: int, total_s
 def clip_grad_norm(parameters: Iterable[nn.Parameter], max_norm: float) -> float:
     """Scale all gradients by one factor, in place, so that their joint norm is at most max_norm.
 
-    Returns the norm before clipping. Parameters without a gradient do not count. Gradients whose
-    norm is small enough stay as they are, and so do those whose norm is infinite or NaN: the caller
-    sees that norm and skips the step.
+    Returns the norm before clipping, 0.0 if no parameter has a gradient. If it is infinite or NaN,
+    the gradients stay unchanged, and the caller should skip the step.
     """
     grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if not grads:
@@ -64,10 +63,10 @@ def clip_grad_norm(parameters: Iterable[nn.Parameter], max_norm: float) -> float
 
 
 def save_checkpoint(path: str | Path, state: dict) -> None:
-    """Write `state` so that, whenever the machine dies, `path` holds all of it or what was there.
+    """Write `state` atomically: after a crash `path` holds all of it, or its previous content.
 
-    The file is the SHA-256 of the content, 32 bytes, and then the content: torch.save's bytes.
-    Raises OSError if it cannot be written.
+    The file is a SHA-256 checksum (32 bytes) and the content, as torch.save writes it. Raises
+    OSError if it cannot be written.
     """
     path, buffer = Path(path), io.BytesIO()
     torch.save(state, buffer)
@@ -86,7 +85,7 @@ def save_checkpoint(path: str | Path, state: dict) -> None:
 def load_checkpoint(path: str | Path) -> dict:
     """Read what save_checkpoint wrote, onto the CPU, without running any code in the file.
 
-    Raises ValueError for a file that was cut short, changed or extended, or that is not ours.
+    Raises ValueError for a file that was truncated, changed or extended, or is not a checkpoint.
     """
     file = Path(path).read_bytes()
     checksum, content = file[:32], file[32:]
@@ -122,10 +121,10 @@ class Trainer:
         self.steps_done = 0
 
     def step(self) -> dict:
-        """Update the weights once; returns the step (from 1), train_loss, lr and grad_norm.
+        """Update the weights once; returns a row: step (from 1), train_loss, lr and grad_norm.
 
-        The loss is that of the step's own windows, before the update; the norm is before clipping.
-        If the norm is infinite or NaN, the update is skipped and the step counts all the same.
+        train_loss is that of the step's own windows before the update, grad_norm the norm before
+        clipping. If the norm is infinite or NaN, the update is skipped, and the step still counts.
         """
         recipe = self.recipe
         lr = lr_at(
@@ -161,9 +160,9 @@ class Trainer:
     # 6. The loop
 
     def run(self) -> Iterator[dict]:
-        """Train to the last step; yields the row of each step as soon as it is done.
+        """Train to the last step; yields each step's row as soon as the step is done.
 
-        Every eval_every steps, and at the last one, the row has val_loss over all of val_ids too.
+        Every eval_every steps, and at the last one, the row also has val_loss, over all of val_ids.
         """
         recipe = self.recipe
         while self.steps_done < recipe.steps:
@@ -175,7 +174,7 @@ class Trainer:
     # 7. Stop and resume
 
     def state(self) -> dict:
-        """Everything that moves: with it, a new process goes on as if nothing had happened."""
+        """All state that training changes: with it a new process continues the run exactly."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -185,7 +184,7 @@ class Trainer:
         }
 
     def load_state(self, state: dict) -> None:
-        """Continue from where state() was taken."""
+        """Restore a state from state()."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["batches"])
