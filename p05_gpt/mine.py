@@ -106,7 +106,7 @@ def call_with(files: dict[str, Path], function, *args):
 
 @contextlib.contextmanager
 def imported_on(files: dict[str, Path]):
-    """Inside, the projects are imported anew with `files`; afterwards sys.modules is restored."""
+    """Import the projects again, with `files`, inside the block; then restore sys.modules."""
     before = {name: module for name, module in sys.modules.items() if PROJECT.match(name)}
     for name in before:
         if name != "p01_autograd.lab.cli":  # its UsageError is caught outside

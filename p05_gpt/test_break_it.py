@@ -61,12 +61,12 @@ def test_the_numbers_are_those_of_a_fresh_model_on_characters(healthy):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_a_curve_gives_away(curve, said):
+def test_alarm_recognises_a_curve(curve, said):
     assert alarm(curve, VOCAB, BIGRAM) == said
 
 
 @pytest.mark.parametrize("name", ["zeroed_init", "targets_shifted_by_two", "no_small_init"])
-def test_a_broken_module_is_trained_on_the_same_text_and_is_another(name, healthy):
+def test_a_broken_module_trains_on_the_same_text_with_other_losses(name, healthy):
     sabotage = BY_NAME[name]
     broken = short(**{sabotage.module: sabotaged("p05_gpt", sabotage)}, seed=1)
     assert broken.bigram == healthy.bigram and broken.curve != healthy.curve
@@ -80,7 +80,7 @@ def test_a_healthy_run_does_not_have_the_symptom(name, healthy):
     assert BY_NAME[name].symptom(trained, trained) == (name in NO_HARM)
 
 
-def test_the_figure_shows_both_and_survives_a_run_that_did_not(healthy, tmp_path):
+def test_the_figure_shows_both_runs_even_if_one_failed(healthy, tmp_path):
     error = SimpleNamespace(error="ValueError: no")
     for broken in ([healthy, healthy], [error, error]):
         drawing = figure([healthy, healthy], broken)
@@ -97,5 +97,5 @@ def test_the_command_lists_every_sabotage_and_shows_an_edit(capsys):
     assert "-        x = x + self.mlp(self.ln_2(x))" in capsys.readouterr().out
 
 
-def test_every_run_has_the_length_that_the_figure_and_the_alarm_count_with():
+def test_run_lengths_are_multiples_of_the_averaging_windows():
     assert break_it.STEPS % SMOOTH == 0 and break_it.STEPS // 2 % break_it.EVERY == 0

@@ -279,7 +279,7 @@ def batches(shift):
     [(0, "certain of the token itself 0.00"), (2, "certain of the next but one 0.00")],
     ids=["0", "2"],
 )
-def test_targets_that_are_another_token_are_named(shift, said):
+def test_targets_other_than_the_next_token_are_found(shift, said):
     subject = checkup.Subject(Model, V, T, get_batch=batches(shift))
     assert said in checkup.targets_are_not_the_next_token(subject).evidence
     subject = checkup.Subject(Model, V, T, get_batch=batches(1))
@@ -294,12 +294,12 @@ def test_targets_that_are_another_token_are_named(shift, said):
     ],
     ids=["targets", "logits"],
 )
-def test_a_loss_that_pairs_logits_with_other_targets_is_named(loss):
+def test_a_loss_that_pairs_logits_with_other_targets_is_found(loss):
     law = checkup.targets_are_not_the_next_token
     assert law(checkup.Subject(Model, V, T, loss=loss)) is not None
 
 
-def test_windows_side_by_side_can_be_examined():
+def test_adjacent_windows_can_be_examined():
     """Like those of first_windows_only, which need a text as long as a batch."""
     sabotage = next(s for s in break_it.SABOTAGES if s.name == "first_windows_only")
     subject = checkup.Subject(Model, V, T, get_batch=sabotaged("p05_gpt", sabotage).get_batch)
@@ -314,7 +314,7 @@ def test_a_summed_loss_is_off():
     assert found.advice.startswith("loss: cross-entropy of the same logits is 4.")
 
 
-def test_the_random_state_is_left_alone_and_the_same_seed_finds_the_same():
+def test_the_random_state_is_restored_and_findings_are_deterministic():
     before = torch.get_rng_state()
     first = checkup.examine(lambda: Model(leak=0.01), V, T)
     assert torch.equal(before, torch.get_rng_state())
@@ -366,7 +366,7 @@ class Last(nn.Module):
     ],
     ids=["raises", "arguments", "shape", "no module", "same", "context", "vocabulary", "device"],
 )
-def test_what_cannot_be_examined_is_said_in_one_line(make, said):
+def test_a_model_that_cannot_be_examined_is_reported_in_one_line(make, said):
     with pytest.raises(UsageError) as error:
         checkup.examine(make, V, T)
     assert said in str(error.value) and "\n" not in str(error.value)
@@ -426,7 +426,7 @@ def test_the_command_ends_with_one_line(tmp_path, capsys, text, said):
     ],
     ids=["file", "module", "function", "sizes", "nothing", "folder"],
 )
-def test_a_target_that_is_none_is_said_in_one_line(capsys, argv, said):
+def test_an_unusable_target_is_reported_in_one_line(capsys, argv, said):
     status, _, err = run(capsys, *argv)
     assert status == 2 and said in err and err.count("\n") == 1
 

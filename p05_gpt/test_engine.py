@@ -107,14 +107,14 @@ def test_the_training_command_prints_both_losses_side_by_side(tmp_path, monkeypa
     assert [path.name for path in tmp_path.iterdir()] == ["text"], "it writes nothing"
 
 
-def test_it_writes_no_run(capsys):
+def test_engine_p02_tensors_writes_no_run(capsys):
     with pytest.raises(SystemExit) as ended:
         train.main(["--engine", "p02_tensors", "--out", "here"])
     said = capsys.readouterr().err
     assert ended.value.code == 2 and said.count("\n") == 1 and "omit --out" in said
 
 
-def test_files_without_the_import_lines_are_named():
+def test_files_without_the_import_lines_are_refused():
     with pytest.raises(UsageError, match=r"p05_gpt/build\.py needs these import lines: import no"):
         engine.swapped("p05_gpt", "import nothing\n", "")
 
@@ -167,7 +167,7 @@ def test_the_profile_accounts_for_the_whole_step(measured):
         assert name in measured
 
 
-def test_the_median_step_counts():
+def test_times_reports_the_median_step():
     rows = [((0, 0.1), (0, 0.2)), ((0, 0.1), (0, 0.3)), ((0, 9.0), (0, 0.2))]
     assert "100 ms on torch, 200 ms on p02_tensors (2.0 times" in engine.times(rows)
 

@@ -41,7 +41,7 @@ def test_the_first_call_gives_the_logits_of_the_model(model, T):
 
 
 @pytest.mark.parametrize("pieces", [[1] * BLOCK, [5, 1, 1, 4], [3, 9]], ids=str)
-def test_a_text_read_in_pieces_has_the_logits_of_the_whole(model, pieces):
+def test_reading_in_pieces_gives_the_logits_of_the_whole_text(model, pieces):
     cached, idx, read = CachedGPT(model), prompt(3, sum(pieces)), 0
     expected = model(idx)
     for n in pieces:
@@ -80,7 +80,7 @@ def test_another_text_is_read_from_its_start(model):
         assert torch.allclose(cached(other), model(other), atol=1e-5)
 
 
-def test_forget_makes_it_read_again_with_new_weights(model):
+def test_after_forget_everything_is_computed_again(model):
     cached, idx = CachedGPT(model), prompt(1, 8)
     cached(idx[:, :7])
     cached.forget()
@@ -102,7 +102,7 @@ def test_a_model_with_other_parts_is_refused(model):
         CachedGPT(other)
 
 
-def test_what_is_kept_is_two_numbers_a_block_a_channel_and_a_token(model):
+def test_the_cache_has_two_numbers_per_block_channel_and_token(model):
     cached = CachedGPT(model)
     cached(prompt(2, 10))
     numbers = sum(part.numel() for kept in cached.kept for part in kept)

@@ -20,7 +20,7 @@ def tokens(*shape):
     return torch.randint(V, shape, generator=torch.Generator().manual_seed(0))
 
 
-def test_the_listing_says_what_the_book_says():
+def test_the_listing_has_the_statements_of_the_book():
     """GPT, statement for statement, apart from type hints and comments."""
     source = "\n".join(line.split("  #")[0] for line in inspect.getsource(build.GPT).splitlines())
     statements = [
@@ -43,7 +43,7 @@ def test_the_listing_says_what_the_book_says():
     assert code == statements
 
 
-def test_evaluate_gives_a_float_and_needs_no_graph(model):
+def test_evaluate_returns_a_float_and_builds_no_graph(model):
     grads = []
     model.ln_f.register_forward_hook(lambda *_: grads.append(torch.is_grad_enabled()))
     assert type(build.evaluate(model, tokens(30), BLOCK)) is float

@@ -14,7 +14,7 @@ SIZES = [(50, 16, 4, 2, 8), (11, 24, 3, 3, 5)]  # vocab, n_embd, n_head, n_layer
 
 
 @pytest.mark.parametrize("vocab, n_embd, n_head, n_layer, block_size", SIZES, ids=str)
-def test_the_formulas_are_what_is_counted(vocab, n_embd, n_head, n_layer, block_size):
+def test_the_formulas_agree_with_the_counts(vocab, n_embd, n_head, n_layer, block_size):
     model = GPT(vocab, n_embd, n_head, n_layer, block_size)
     expected = costs.parameters(vocab, n_embd, n_layer, block_size)
     assert measure.counted_parameters(model) == expected
@@ -31,7 +31,7 @@ def test_a_training_step_is_three_forward_passes():
     assert counted == costs.training_flops(vocab, n_embd, n_layer, T, 3)
 
 
-def test_a_product_of_matrices_costs_a_multiplication_and_an_addition_each():
+def test_a_matrix_product_costs_two_flops_per_term():
     # V=1, C=1, one block, T=1: 4 + 2 * 4 weights in Linears, 1 in the head, 1 score, 1 mixture
     assert sum(costs.forward_flops(1, 1, 1, 1).values()) == 2 * (4 + 8 + 1 + 2)
 
@@ -51,14 +51,14 @@ def test_saved_bytes_hold_the_logits_and_grow_with_the_batch():
         assert four[part] == pytest.approx(4 * one[part], rel=0.05), part
 
 
-def test_repetition_is_the_share_of_runs_that_came_before():
+def test_repetition_is_the_share_of_repeated_ngrams():
     assert measure.repetition(torch.tensor([[1, 2, 3, 4, 5, 6, 7]])) == 0
     # the runs of four in 1 1 1 1 1 1: three times the same, two of them came before
     assert measure.repetition(torch.tensor([[1, 1, 1, 1, 1, 1]])) == pytest.approx(2 / 3)
     assert measure.repetition(torch.tensor([[1, 1, 1, 1], [1, 2, 3, 4]])) == 0
 
 
-def test_fitted_finds_the_line_and_the_middle_of_what_is_none():
+def test_fitted_is_the_least_squares_line():
     assert measure.fitted([0, 1, 3], [1, 3, 7]) == pytest.approx((2, 1))
     assert measure.fitted([0, 1, 2], [0, 3, 0]) == pytest.approx((0, 1))
 
@@ -86,7 +86,7 @@ CHECKS = [
 
 
 @pytest.mark.parametrize("name", list(measure.other_choices()))
-def test_the_other_choices_are_other_and_no_mistakes(name):
+def test_the_other_choices_differ_and_pass_the_checks(name):
     module, init = measure.other_choices()[name]
 
     def initialised(*sizes):
@@ -177,7 +177,7 @@ def test_faster_prints_steps_and_losses(monkeypatch, capsys):
     ],
     ids=str,
 )
-def test_what_cannot_be_measured_is_said_in_one_line(argv, part, tmp_path, monkeypatch, capsys):
+def test_bad_arguments_are_reported_in_one_line(argv, part, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as ended:
         measure.main(argv)

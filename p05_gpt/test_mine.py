@@ -53,7 +53,7 @@ def write_attention(before=""):
     write("p04_attention.py", before + ours.replace("from __future__", "# from __future__") + FUSED)
 
 
-def test_files_that_pass_take_the_place_of_ours_and_the_lines_say_so(folder, capsys, monkeypatch):
+def test_passing_files_replace_ours_and_verdicts_are_printed(folder, capsys, monkeypatch):
     verdicts = {
         "p04_attention": (True, "my/p04_attention.py: 94 of 94 pass"),
         "p05_gpt": (False, "my/p05_gpt.py: 61 of 66 pass; next: loss"),
@@ -96,7 +96,7 @@ def test_files_that_pass_take_the_place_of_ours_and_the_lines_say_so(folder, cap
     assert sample.main(["--run", "run", "--tokens", "5"]) == 0
 
 
-def test_their_names_replace_ours_and_everything_builds_on_them(folder):
+def test_their_names_replace_ours_in_all_projects(folder):
     write("helper.py", "FACTOR = 3\n")
     write_attention("import helper\n")
     write("p05_gpt.py", "def loss(logits, targets):\n    return 'theirs'\n")
@@ -133,7 +133,7 @@ def test_a_run_keeps_the_modules_that_a_file_imports(folder, monkeypatch):
     [("def (", "does not parse"), ("import torchh", "torchh, which is not installed")],
     ids=["syntax", "import"],
 )
-def test_a_file_that_does_not_load_is_told_in_a_line(folder, text, says):
+def test_a_file_that_does_not_load_is_reported_in_one_line(folder, text, says):
     write("p01_autograd.py", text)
     passes, verdict = mine.check("p01_autograd", Path("my/p01_autograd.py"))
     assert not passes and says in verdict and "\n" not in verdict
@@ -149,7 +149,7 @@ def test_the_verdict_is_that_of_the_projects_checks(folder):
     assert not passes and "next: get_stats" in verdict
 
 
-def test_a_folder_that_is_not_there(folder, capsys):
+def test_a_missing_folder_is_refused(folder, capsys):
     with pytest.raises(SystemExit) as end:
         train.main(["--mine", "nowhere"])
     out, err = capsys.readouterr()
@@ -157,7 +157,7 @@ def test_a_folder_that_is_not_there(folder, capsys):
     assert err.count("\n") == 1 and "no folder nowhere" in err
 
 
-def test_a_folder_of_which_nothing_passes_is_not_trained_on(folder, capsys, monkeypatch):
+def test_a_folder_without_a_passing_file_is_refused(folder, capsys, monkeypatch):
     monkeypatch.setattr(mine, "check", lambda project, file: (False, "61 of 66 pass"))
     write("p05_gpt.py", "def loss(logits, targets):\n    return logits.mean()\n")
     with pytest.raises(SystemExit) as end:

@@ -62,7 +62,7 @@ def refusal(argv, capsys):
 
 
 @pytest.mark.parametrize("sampling", [[], ["--temperature", "0"], ["--top-p", "0.7"]], ids=str)
-def test_the_cache_is_used_unasked_and_the_text_is_the_same(text, sampling, monkeypatch):
+def test_the_cache_is_on_by_default_and_the_text_is_the_same(text, sampling, monkeypatch):
     calls = []
     real = kv_cache.CachedGPT.forward
     monkeypatch.setattr(
@@ -75,7 +75,7 @@ def test_the_cache_is_used_unasked_and_the_text_is_the_same(text, sampling, monk
     assert text("--prompt", "to be", "--cache", *sampling) == with_it and calls
 
 
-def test_it_is_what_generate_gives_at_once(folder, text):
+def test_the_printed_text_is_that_of_generate(folder, text):
     _, tokenizer, model = run.read_run(folder)
     idx = run.prompt_ids(tokenizer, "that")
     seeded = torch.Generator().manual_seed(5)
@@ -85,7 +85,7 @@ def test_it_is_what_generate_gives_at_once(folder, text):
     )
 
 
-def test_a_model_that_only_looks_like_the_books_goes_without_cache(folder):
+def test_a_model_that_only_looks_like_the_books_is_not_cached(folder):
     model = run.read_run(folder)[2]
     assert isinstance(kv_cache.with_cache(model), kv_cache.CachedGPT)
     model.tok_emb.register_forward_hook(lambda layer, given, out: out * given[0].shape[1])
@@ -114,7 +114,7 @@ def test_each_token_is_written_before_the_next_is_computed(folder, monkeypatch):
     assert [n for n, _ in seen[1:7]] == [1, 2, 3, 4, 5, 6]
 
 
-def test_samples_have_the_seeds_that_follow(text):
+def test_samples_have_consecutive_seeds(text):
     said = text("--samples", "3", "--seed", "7", "--prompt", "to")
     parts = said.split("--- sample ")[1:]
     assert [part.split("\n", 1)[0] for part in parts] == [
@@ -133,14 +133,14 @@ def test_the_text_ends_before_the_stop(text):
 
 
 @pytest.mark.parametrize("stop", ["aab", "b", "aaaa", "ba", "aabaab"])
-def test_the_stop_is_found_however_the_text_is_cut(stop):
+def test_the_stop_is_found_across_pieces(stop):
     text = "aaabaabaaab"
     for size in (1, 2, 3, 11):
         pieces = [text[i : i + size] for i in range(0, len(text), size)]
         assert "".join(sample.until(stop, pieces)) == text.partition(stop)[0]
 
 
-def test_a_character_of_several_tokens_is_written_when_it_is_whole():
+def test_a_character_of_several_tokens_is_written_once_complete():
     tokenizer = RegexTokenizer()
     content = "né 東😀".encode() + b"\xe6\x9d" + b"a" + b"\xf0\x9f"
     pieces = list(sample.decoded(tokenizer, content))
@@ -149,7 +149,7 @@ def test_a_character_of_several_tokens_is_written_when_it_is_whole():
 
 
 @pytest.mark.parametrize("kind", ["bpe", "char"])
-def test_it_ends_with_the_document_and_begins_with_one(kind, tmp_path, capsys):
+def test_sampling_starts_and_ends_at_document_boundaries(kind, tmp_path, capsys):
     tokenizer = run.train_tokenizer(kind, TEXT, 256)
     run.add_end_of_text(tokenizer)
     a, b, c = (tokenizer.encode(char)[0] for char in "abe" if char in TEXT)
@@ -170,7 +170,7 @@ def test_a_prompt_from_standard_input(text, monkeypatch, ends):
     assert piped == text("--prompt", "to be\n\nor")
 
 
-def test_what_cannot_work_is_one_line(folder, capsys, monkeypatch):
+def test_bad_flags_and_input_are_reported_in_one_line(folder, capsys, monkeypatch):
     argv = ["--run", str(folder)]
     assert "--stop" in refusal([*argv, "--stop", ""], capsys)
     assert "--samples" in refusal([*argv, "--samples", "0"], capsys)

@@ -73,7 +73,7 @@ def test_next_token_draws_what_generate_draws(build, model):
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluating"])
-def test_every_mode_and_the_random_state_are_as_before(build, training):
+def test_modes_and_random_state_are_restored(build, training):
     torch.manual_seed(0)
     model = listing.GPT(V, 16, 2, 2, BLOCK).train(training)
     model.blocks[0].train(not training)  # a frozen part keeps its own mode
@@ -113,7 +113,7 @@ def test_without_a_generator_the_text_follows_the_global_seed(build, model):
     ],
     ids=str,
 )
-def test_what_has_no_meaning_is_a_value_error(build, model, wrong):
+def test_invalid_arguments_raise_value_error(build, model, wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         build.generate(model, tokens(1, 2), 3, **wrong)
     with pytest.raises(ValueError, match=next(iter(wrong))):

@@ -118,7 +118,7 @@ def test_metrics_have_a_row_for_every_step(finished):
     assert [row["lr"] for row in rows] == pytest.approx([4e-3 * (1 - i / 6) for i in range(6)])
 
 
-def test_the_learning_rate_rises_and_falls_in_straight_lines():
+def test_the_learning_rate_rises_and_falls_linearly():
     """Warmup takes a fiftieth of the steps, here 2 of 100."""
     rates = [train.learning_rate(step, 100, 8.0) for step in range(100)]
     assert rates[:3] == pytest.approx([4.0, 7.92, 7.84])
@@ -166,7 +166,7 @@ def test_sampling_repeats_with_its_seed_and_takes_any_prompt(finished, capsys):
         assert text("--prompt", "東京 ∑").startswith("東京 ∑")
 
 
-def test_sampling_refuses_what_cannot_work(finished, tmp_path, capsys):
+def test_sampling_refuses_invalid_flags(finished, tmp_path, capsys):
     for flags in (
         ["--temperature", "-1"],
         ["--temperature", "nan"],
@@ -192,7 +192,7 @@ def test_files_that_do_not_belong_together_are_refused(finished, tmp_path, capsy
     assert "damaged or of another run" in refusal(sample.main, ["--run", str(tmp_path)], capsys)
 
 
-def test_a_run_that_is_there_is_not_touched(finished, text_file, capsys):
+def test_an_existing_run_is_not_changed(finished, text_file, capsys):
     before = {path.name: path.read_bytes() for path in finished.iterdir()}
     argv = ["--data", text_file, "--out", str(finished), *SMALL]
     assert "--overwrite" in refusal(train.main, argv, capsys)
@@ -273,19 +273,19 @@ def test_a_text_that_cannot_be_used_ends_with_one_line(tmp_path, capsys, content
     assert not (tmp_path / "run").exists()
 
 
-def test_a_folder_in_place_of_a_text_or_a_file_in_place_of_a_folder(text_file, tmp_path, capsys):
+def test_a_folder_without_texts_and_a_file_as_out_are_refused(text_file, tmp_path, capsys):
     assert "folder" in refusal(train.main, ["--data", str(tmp_path), *SMALL], capsys)
     argv = ["--data", text_file, "--out", text_file, *SMALL]
     assert "cannot write" in refusal(train.main, argv, capsys)
 
 
-def test_a_loss_that_is_not_a_number_is_said(text_file, tmp_path, capsys):
+def test_a_nan_or_infinite_loss_is_reported(text_file, tmp_path, capsys):
     argv = ["--data", text_file, "--out", str(tmp_path / "run"), *SMALL, "--lr", "1e30"]
     assert train.main(argv) == 1
     assert "lower --lr" in capsys.readouterr().err
 
 
-def test_ctrl_c_keeps_what_there_is(text_file, tmp_path, monkeypatch, capsys):
+def test_ctrl_c_keeps_the_run_so_far(text_file, tmp_path, monkeypatch, capsys):
     out, batches = tmp_path / "run", []
 
     def get_batch(*given):
@@ -321,14 +321,14 @@ def locked(monkeypatch, times):
     monkeypatch.setattr(os, "replace", refuse)
 
 
-def test_a_lock_that_lasts_a_moment_is_waited_for(tmp_path, monkeypatch):
+def test_a_short_lock_is_waited_for(tmp_path, monkeypatch):
     locked(monkeypatch, 3)
     run.write_atomically(tmp_path / "x.txt", lambda file: file.write(b"whole"))
     assert [path.name for path in tmp_path.iterdir()] == ["x.txt"]
     assert (tmp_path / "x.txt").read_bytes() == b"whole"
 
 
-def test_weights_that_cannot_take_their_name_are_saved_under_another(tmp_path, monkeypatch, capsys):
+def test_weights_are_saved_under_another_name_if_the_first_is_locked(tmp_path, monkeypatch, capsys):
     attempts = []
 
     def write(path, write):
@@ -342,7 +342,7 @@ def test_weights_that_cannot_take_their_name_are_saved_under_another(tmp_path, m
     assert "model.pt is locked by another program" in capsys.readouterr().err
 
 
-def test_a_model_that_is_cut_short_is_told_in_one_line(finished, tmp_path, capsys):
+def test_a_truncated_model_file_is_reported_in_one_line(finished, tmp_path, capsys):
     for path in finished.iterdir():
         content = path.read_bytes()
         cut = len(content) // 2 if path.name == "model.pt" else len(content)
@@ -360,7 +360,7 @@ def test_training_works_in_a_thread(text_file, tmp_path):
     assert status == [0] and (tmp_path / "run/model.pt").exists()
 
 
-def test_an_unfinished_build_is_told_in_one_line(text_file, tmp_path, monkeypatch, capsys):
+def test_an_unfinished_build_is_reported_in_one_line(text_file, tmp_path, monkeypatch, capsys):
     def forward(self, idx):
         raise NotImplementedError
 
@@ -372,7 +372,7 @@ def test_an_unfinished_build_is_told_in_one_line(text_file, tmp_path, monkeypatc
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a closed pipe is another error there")
-def test_a_reader_that_goes_away_leaves_no_traceback(finished, monkeypatch, capsys):
+def test_a_closed_pipe_leaves_no_traceback(finished, monkeypatch, capsys):
     reading, writing = os.pipe()
     os.close(reading)
     with open(writing, "w", encoding="utf-8") as pipe:
@@ -413,7 +413,7 @@ def of_documents(request, folder_of_texts, tmp_path_factory):
     return out
 
 
-def test_between_documents_stands_a_token_of_the_tokenizers_file(of_documents, folder_of_texts):
+def test_documents_are_separated_by_a_token_in_the_tokenizers_file(of_documents, folder_of_texts):
     config, tokenizer, model = run.read_run(of_documents)
     end = run.end_of_text(tokenizer)
     assert end == config["vocab"] - 1 == model.tok_emb.num_embeddings - 1
@@ -431,7 +431,7 @@ def test_between_documents_stands_a_token_of_the_tokenizers_file(of_documents, f
     assert "\r" not in text and "\ufeff" not in text
 
 
-def test_the_changes_to_a_text_are_said_in_a_line_each(folder_of_texts, capsys):
+def test_changes_to_a_text_are_reported_in_a_line_each(folder_of_texts, capsys):
     run.read_documents([str(folder_of_texts)])
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 2 and "byte-order mark" in said[0] and "CRLF" in said[1]
@@ -460,7 +460,7 @@ def test_a_text_that_looks_like_the_token_is_plain_text(tmp_path):
         assert (ids == run.end_of_text(tokenizer)).sum() == 1
 
 
-def test_a_text_in_pieces_is_the_same(text_file, monkeypatch):
+def test_tokenizing_in_pieces_gives_the_same_result(text_file, monkeypatch):
     text = run.read_text(text_file)
     kept = []
     for size in (run.PIECE, 100):
@@ -478,7 +478,7 @@ def test_ids_take_eight_bytes_each(text_file):
     assert ids.dtype == torch.int64 and ids.untyped_storage().nbytes() <= 8 * len(text)
 
 
-def test_a_validation_on_the_way_reads_stretches_that_lie_evenly():
+def test_a_spread_sample_has_evenly_spaced_stretches():
     ids = torch.arange(10_000)
     part = run.spread_sample(ids, 1600, 10)
     assert len(part) == 1600 and part[0] == 0 and part[-1] == 9999
@@ -493,7 +493,7 @@ def test_a_validation_on_the_way_reads_stretches_that_lie_evenly():
         assert 2 <= len(run.spread_sample(ids, n, 1)) <= len(ids)
 
 
-def test_the_last_validation_is_over_all_whatever_the_others_read(finished, text_file, tmp_path):
+def test_the_last_validation_reads_the_whole_validation_part(finished, text_file, tmp_path):
     argv = ["--data", text_file, "--out", str(tmp_path), "--tokenizer", finished.name, *SMALL]
     assert train.main([*argv, "--eval-tokens", "40"]) == 0
     ours, whole = (
@@ -517,7 +517,7 @@ def test_bfloat16_gives_nearly_the_same_losses(finished, text_file, tmp_path):
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
 
 
-def test_a_device_without_the_dtype_is_told_in_one_line(text_file, tmp_path, monkeypatch, capsys):
+def test_an_unsupported_dtype_is_reported_in_one_line(text_file, tmp_path, monkeypatch, capsys):
     def refuse(*_, **__):
         raise RuntimeError("no such thing")
 
@@ -548,7 +548,7 @@ def test_a_run_is_read_without_this_repository(of_documents, tmp_path, monkeypat
         assert torch.allclose(names["logits"], model(ids), atol=1e-4)
 
 
-def test_a_bar_shows_and_changes_nothing(monkeypatch, capsys):
+def test_progress_of_calls_shows_a_bar_and_does_not_change_results(monkeypatch, capsys):
     monkeypatch.setattr(run, "tqdm", partial(tqdm, mininterval=0, miniters=1))
     monkeypatch.setattr(run, "progress", lambda *args: run.tqdm(total=args[0], desc=args[1]))
     model = build.GPT(9, 8, 2, 1, 4)

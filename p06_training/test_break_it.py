@@ -38,18 +38,18 @@ def healthy():
     return experiment(build)
 
 
-def test_the_same_seed_gives_the_same_numbers_and_another_one_others():
+def test_the_seed_determines_the_numbers():
     assert experiment(build) == healthy()
     assert experiment(build, seed=1).val_loss != healthy().val_loss
 
 
-def test_resuming_changes_nothing_where_the_checkpoint_is_whole(monkeypatch):
+def test_resuming_from_an_intact_checkpoint_changes_nothing(monkeypatch):
     numbers = healthy()
     monkeypatch.setattr(break_it, "resumed", lambda build, trainer: trainer)
     assert experiment(build) == numbers
 
 
-def test_the_damage_is_one_batch_and_heavy():
+def test_the_damage_is_one_batch_with_a_large_gradient():
     trainer = break_it.new_trainer(build, 1)
     kept, norms = trainer.train_ids, []
     for _ in range(2):

@@ -39,7 +39,7 @@ def ranks(folder, *argv, processes=2):
     ]  # fmt: skip
 
 
-def test_two_processes_give_the_losses_of_one_and_go_on_with_one(text_file, tmp_path):
+def test_two_processes_give_the_losses_of_one_and_resume_as_one(text_file, tmp_path):
     more = ["--batch-size", 5, "--accumulate", 2, "--steps", 20]
     assert train.main(flags(text_file, tmp_path / "one", *more)) == 0
     two = tmp_path / "two"
@@ -93,7 +93,7 @@ def both(folder, work):
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 
-def test_the_trainer_makes_the_steps_of_the_listing(tmp_path):
+def test_the_parallel_trainer_makes_the_steps_of_the_listing(tmp_path):
     given = {"batch_size": 5, "accumulate": 3, "steps": 6, "eval_every": 3}
     alone = trainer(**given)
     expected = list(alone.run())
@@ -115,7 +115,7 @@ def test_the_trainer_makes_the_steps_of_the_listing(tmp_path):
         assert stop is True and total == 3.0
 
 
-def test_a_readers_trainer_without_the_listings_attributes_is_told_so(monkeypatch):
+def test_a_readers_trainer_without_the_needed_attributes_is_refused(monkeypatch):
     monkeypatch.setattr(build, "Trainer", lambda *_: object())
     with pytest.raises(train.UsageError, match="model, optimizer, train_ids"):
         DataParallelTrainer(*[None] * 5)

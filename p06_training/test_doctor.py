@@ -127,7 +127,7 @@ ILL = {
 
 
 @pytest.mark.parametrize("name", ILL)
-def test_an_illness_comes_first_and_with_the_step_where_it_began(name):
+def test_a_fault_is_the_first_finding_with_the_step_where_it_began(name):
     make, step = ILL[name]
     findings = diagnose(make())
     assert [finding.name for finding in findings][:1] == [name]
@@ -140,7 +140,7 @@ def test_no_gradient_is_a_plateau():
 
 
 @pytest.mark.parametrize("noise", [0.02, 0.1, 0.3])
-def test_a_healthy_run_and_every_beginning_of_it_raise_no_alarm(noise):
+def test_a_healthy_run_and_its_first_parts_have_no_findings(noise):
     rows = curve(seed=3, noise=noise)
     alarms = {n: names(rows[:n]) for n in range(0, len(rows) + 1, 15) if names(rows[:n])}
     assert alarms == {}
@@ -225,7 +225,7 @@ def means(rows, k):
 
 
 @pytest.mark.parametrize("make", STYLES, ids=lambda make: make.__name__)
-def test_the_same_health_in_any_style_and_any_part(make):
+def test_healthy_curves_of_any_kind_and_any_part_have_no_findings(make):
     rows = make()
     n = len(rows)
     parts = {"whole": rows, "second half": rows[n // 2 :], "without its first": rows[n // 20 :]}
@@ -238,7 +238,7 @@ def test_the_same_health_in_any_style_and_any_part(make):
     assert names(lost)[0] in ("spike and lost", "diverging", "jump at a restart")
 
 
-def test_a_first_loss_far_above_guessing_is_no_leak():
+def test_a_first_loss_far_above_guessing_is_not_a_leak():
     rows = [
         {"step": 50 * i, "train_loss": 1.39 + 16 / (1 + i), "val_loss": 1.40 + 16 / (1 + i)}
         for i in range(300)
@@ -246,20 +246,20 @@ def test_a_first_loss_far_above_guessing_is_no_leak():
     assert names(rows, vocab=10_000) == []
 
 
-def test_what_is_known_of_the_beginning_depends_on_the_vocabulary():
+def test_the_vocabulary_tells_an_untrained_from_a_trained_model():
     rows = curve(first=2.3, last=2.2, bend=8)  # a trained model, or frequencies of ten tokens
     assert names(rows) == names(rows, vocab=50_257) == []
     assert names(rows, vocab=10) == ["plateau from the start"]
 
 
-def test_a_rule_about_the_beginning_is_not_asked_of_a_log_that_has_none():
+def test_rules_about_the_start_are_skipped_without_one():
     ill = [row | {"step": row["step"] + 5000} for row in too_high()]
     assert not {"learning rate too high", "no warmup"} & set(names(ill))
     _, c = doctor.prepared(ill, None)
     assert "the log starts at step 5001" in doctor.skipped_rules(c)
 
 
-def test_without_rates_nothing_is_said_about_them():
+def test_without_learning_rates_the_evidence_does_not_mention_them():
     draw = random.Random(11)
     losses = [9.2, 144, 55, *(draw.uniform(20, 60) for _ in range(48))]
     wild = [{"step": 20 * i, "train_loss": loss} for i, loss in enumerate(losses)]
@@ -276,7 +276,7 @@ FEW = {
 
 
 @pytest.mark.parametrize("name", FEW)
-def test_eight_rows_are_enough_for_what_is_plain(name):
+def test_eight_rows_are_enough_for_obvious_faults(name):
     rows = [{"step": 3000 + 50 * i, "train_loss": loss} for i, loss in enumerate(FEW[name])]
     assert names(rows) == [name]
 
@@ -287,13 +287,13 @@ def test_few_rows_without_an_alarm_are_not_called_healthy():
     assert notes(curve()) == []
 
 
-def test_a_lone_row_that_is_back_at_once_is_a_note():
+def test_a_spike_of_one_row_is_a_note():
     rows = add(curve(), "train_loss", lambda i, loss: loss + 3 * (i == 150))
     assert (names(rows), notes(rows)) == ([], ["spike and recovered"])
 
 
 @pytest.mark.parametrize("n", [100_000])
-def test_many_rows_take_no_more_than_their_share(n):
+def test_many_rows_fit_into_memory(n):
     """A matrix of all pairs of rows would not fit into memory."""
     assert names(long_pretraining(n)) == []
 
@@ -308,19 +308,19 @@ def test_the_units_of_the_loss_do_not_matter(name):
     assert diagnose(rows)[0].name == name
 
 
-def test_a_rate_that_climbs_again_is_a_note():
+def test_a_learning_rate_that_rises_again_is_a_note():
     rows = add(curve(), "lr", lambda i, rate: 4e-3 * (1 - (i - 150) / 300) if i >= 150 else rate)
     (finding,) = diagnose(rows)
     assert finding.note and finding.name == "jump at a restart" and abs(finding.step - 151) < 3
 
 
-def test_a_high_rate_without_a_warmup_is_a_note_where_the_loss_shows_nothing():
+def test_a_high_rate_without_warmup_is_a_note_if_the_loss_shows_no_effect():
     rows = add(curve(), "lr", lambda i, rate: 0.05 * (1 - i / 300))
     assert (names(rows), notes(rows)) == ([], ["no warmup"])
     assert diagnose(add(curve(), "lr", lambda i, rate: 2e-3 * (1 - i / 300))) == []
 
 
-def test_a_run_without_the_other_columns_is_read_by_its_loss():
+def test_the_loss_alone_is_enough_for_a_diagnosis():
     keep = ("step", "train_loss")
     bare = [[{key: row[key] for key in keep} for row in make()] for make in (curve, lost)]
     assert [names(rows) for rows in bare] == [[], ["spike and lost"]]
@@ -332,7 +332,7 @@ def test_other_columns_and_the_order_of_rows_do_not_matter():
 
 
 @pytest.mark.parametrize("wrong", [math.inf, math.nan])
-def test_a_norm_that_is_not_finite_is_a_note_while_the_loss_goes_on(wrong):
+def test_a_nan_or_infinite_norm_with_finite_losses_is_a_note(wrong):
     rows = add(curve(), "grad_norm", lambda i, norm: wrong if i == 99 else norm)
     (finding,) = diagnose(rows)
     assert (finding.name, finding.step, finding.note) == ("NaN", 100, True)
@@ -344,7 +344,7 @@ def write(folder, rows):
 
 
 @pytest.mark.parametrize("make, status", [(curve, 0), (lost, 1), (not_a_number, 1)])
-def test_the_command_says_what_it_finds_and_draws_it(make, status, tmp_path, capsys):
+def test_the_command_prints_its_findings_and_draws_a_figure(make, status, tmp_path, capsys):
     rows = make()
     write(tmp_path, rows)
     assert doctor.main([str(tmp_path)]) == status
@@ -360,7 +360,7 @@ def no_figure(monkeypatch):
     monkeypatch.setattr(doctor, "draw", lambda *_: None)
 
 
-def test_a_last_line_cut_short_is_left_out(tmp_path, no_figure):
+def test_a_truncated_last_line_is_ignored(tmp_path, no_figure):
     write(tmp_path, curve())
     with open(tmp_path / "metrics.jsonl", "a", encoding="utf-8") as file:
         file.write('{"step": 301, "tra')
@@ -372,7 +372,7 @@ UNREADABLE += [b"\xff\n", b"[1]\n{}\n", b'{"step": 1, "train_loss": "high"}\n', 
 
 
 @pytest.mark.parametrize("content", UNREADABLE, ids=str)
-def test_what_cannot_be_read_ends_with_status_2_and_one_line(content, tmp_path, capsys):
+def test_an_unreadable_log_ends_with_status_2_and_one_line(content, tmp_path, capsys):
     if content is not None:
         (tmp_path / "metrics.jsonl").write_bytes(content)
     with pytest.raises(SystemExit) as ended:
@@ -381,7 +381,7 @@ def test_what_cannot_be_read_ends_with_status_2_and_one_line(content, tmp_path, 
     assert ended.value.code == 2 and said.out == "" and said.err.count("\n") == 1
 
 
-def test_the_first_line_says_what_was_read_and_what_could_not_be_asked(tmp_path, capsys, no_figure):
+def test_the_first_line_names_format_columns_and_skipped_rules(tmp_path, capsys, no_figure):
     file = tmp_path / "any name"
     file.write_text("Step,Value\n" + "".join(f"{i},{3 - i / 100}\n" for i in range(60)), "utf-8")
     assert doctor.main([str(file)]) == 0
@@ -391,7 +391,7 @@ def test_the_first_line_says_what_was_read_and_what_could_not_be_asked(tmp_path,
 
 
 @pytest.mark.parametrize("make, status", [(curve, 0), (lost, 1)])
-def test_the_status_is_the_verdict_also_where_nobody_reads_the_text(
+def test_the_status_is_the_verdict_even_if_the_pipe_is_closed(
     make, status, tmp_path, monkeypatch, capfd, no_figure
 ):
     write(tmp_path, make())
@@ -518,7 +518,7 @@ def test_lines_that_two_processes_write_count_once():
     assert logs.parse(twice).rows == logs.parse(FORMATS["nanoGPT"]).rows
 
 
-def test_a_resumed_run_goes_on_from_where_it_resumed():
+def test_rows_after_a_resume_replace_earlier_ones():
     log = logs.parse(table("iter {i}0: loss {loss}\n") + "iter 50: loss 2.4\niter 60: loss 2.3\n")
     assert [row["step"] for row in log.rows] == [10, 20, 30, 40, 50, 60]
     assert log.rows[-1]["train_loss"] == 2.3 and "steps go back 1 time" in log.remarks[0]

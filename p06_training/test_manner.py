@@ -87,7 +87,7 @@ class Hostile:
     ],
     ids=["missing", "folder", "cut", "extended", "empty", "foreign", "list", "hostile"],
 )
-def test_a_file_that_is_no_checkpoint_is_told_in_one_line(tmp_path, damage, says):
+def test_a_file_that_is_not_a_checkpoint_is_reported_in_one_line(tmp_path, damage, says):
     path = tmp_path / "a.pt"
     save(path, STATE)
     damage(path)
@@ -107,7 +107,7 @@ def test_whatever_a_readers_load_checkpoint_raises_is_a_CheckpointError(monkeypa
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a full disk is played with setrlimit")
-def test_a_full_disk_leaves_the_one_before_and_nothing_else(tmp_path):
+def test_a_full_disk_leaves_the_earlier_checkpoint_and_no_partial_file(tmp_path):
     import resource
 
     path = tmp_path / "a.pt"
@@ -123,7 +123,7 @@ def test_a_full_disk_leaves_the_one_before_and_nothing_else(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["a.pt"]
 
 
-def test_a_lock_that_lasts_a_moment_is_waited_for_and_a_longer_one_is_named(tmp_path, monkeypatch):
+def test_a_short_lock_is_waited_for_and_a_long_one_is_reported(tmp_path, monkeypatch):
     real, locked = os.replace, [PermissionError(errno.EACCES, "Access is denied")] * 3
 
     def replace(old, new):
@@ -146,7 +146,7 @@ def test_a_lock_that_lasts_a_moment_is_waited_for_and_a_longer_one_is_named(tmp_
 # The Trainer
 
 
-def test_rows_are_those_of_the_listing_with_the_time():
+def test_rows_are_those_of_the_listing_plus_seconds():
     rows = list(trainer().run())
     one = trainer()
     expected = list(build.Trainer(one.model, one.optimizer, *ids_of(one), one.recipe).run())
@@ -160,7 +160,7 @@ def ids_of(one):
     return one.loop.train_ids, one.loop.val_ids
 
 
-def test_run_stops_where_it_is_asked_to_and_goes_on():
+def test_run_stops_when_asked_and_can_continue():
     one = trainer()
     assert len(list(one.run(stop=lambda: one.steps_done >= 7))) == 7
     assert [row["step"] for row in one.run()] == list(range(8, 21))
@@ -181,7 +181,7 @@ def test_skipped_steps_are_counted():
     assert (again.skipped, again.best_loss) == (2, 1.5), "a worse model must not become the best"
 
 
-def test_the_newest_three_are_kept_and_a_damaged_one_is_passed_over(tmp_path):
+def test_the_newest_three_are_kept_and_a_damaged_one_is_skipped(tmp_path):
     one = trainer()
     for _ in one.run():
         one.save(tmp_path)
@@ -207,7 +207,7 @@ def test_the_state_of_another_run_is_refused():
         trainer().load_state({"recipe": state["recipe"]})
 
 
-def test_several_optimizers_in_the_place_of_one():
+def test_combined_optimizers_behave_like_one():
     def trained(split):
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))

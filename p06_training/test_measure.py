@@ -28,7 +28,7 @@ def small(tmp_path, monkeypatch):
     torch.set_num_threads(threads)
 
 
-def test_a_ring_sends_every_byte_round_twice():
+def test_a_ring_all_reduce_sends_every_byte_about_twice():
     n_bytes, latency, bandwidth = 8e6, 1e-4, 1e9
     # 4 workers: 2 * 3 messages of a quarter of the bytes
     expected = 6 * (1e-4 + 2e6 / 1e9)
@@ -51,7 +51,7 @@ def test_the_bare_step_is_that_of_the_loop(small, tmp_path):
         assert torch.equal(a, b)
 
 
-def test_the_loop_is_the_training_commands_with_log_and_warnings(small, tmp_path, monkeypatch):
+def test_looped_steps_include_log_and_warnings(small, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(measure.Trainer, "warnings", lambda self: asked.append(1) or [])
     trainer, job = measure.new_run(tmp_path, eval_every=10**6, checkpoint_every=10**6)
@@ -69,7 +69,7 @@ def test_overhead_and_checkpoint_print_their_shares(small, capsys):
     assert "every 250 steps" in said and "at most every 100" in said, "the defaults"
 
 
-def test_the_saved_state_is_a_whole_one(small, tmp_path):
+def test_the_measured_checkpoint_has_the_state_of_all_optimizers(small, tmp_path):
     trainer, _ = measure.new_run(tmp_path)
     measure.bare_steps(trainer, 2)
     state = load_checkpoint(trainer.save(tmp_path / "checkpoints"))
@@ -145,13 +145,13 @@ def test_finetune_compares_with_the_same_steps_from_scratch(small, monkeypatch, 
     assert all(run[run.index("--steps") + 1] == "2" for run in (tuned, scratch))
 
 
-def test_the_second_text_is_pythons_own():
+def test_python_reference_has_100_000_characters():
     text = measure.python_reference()
     assert len(text) == 100_000 and "assert" in text and text.isprintable() is False
 
 
 @pytest.mark.parametrize("argv, part", [(["speed"], "speed"), (["--seeds", "0"], "--seeds")])
-def test_what_cannot_be_measured_is_said_in_one_line(argv, part, capsys):
+def test_bad_arguments_are_reported_in_one_line(argv, part, capsys):
     with pytest.raises(SystemExit) as ended:
         measure.main(argv)
     said = capsys.readouterr().err

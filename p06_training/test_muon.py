@@ -50,7 +50,7 @@ def test_the_state_is_torchs():
         assert torch.allclose(mine["state"][i]["momentum_buffer"], state["momentum_buffer"])
 
 
-def test_a_loaded_state_goes_on_bit_for_bit():
+def test_a_loaded_state_continues_bit_for_bit():
     straight = weights()
     optimizer = Muon(straight, **SETTINGS)
     step(optimizer, straight, 1)
@@ -62,7 +62,7 @@ def test_a_loaded_state_goes_on_bit_for_bit():
     assert all(torch.equal(a, b) for a, b in zip(straight, resumed, strict=True))
 
 
-def test_what_has_no_gradient_stays():
+def test_parameters_without_gradient_do_not_change():
     parameters = weights()
     before = [parameter.detach().clone() for parameter in parameters]
     optimizer = Muon(parameters, **SETTINGS)

@@ -209,7 +209,7 @@ def test_accumulating_gives_the_losses_of_the_larger_batch(text_file, tmp_path):
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
 
 
-def test_what_the_doctor_finds_is_said_once_and_the_run_goes_on(
+def test_the_doctors_findings_are_printed_once_and_the_run_continues(
     text_file, tmp_path, capsys, monkeypatch
 ):
     found = [Finding("plateau", 3, "it does not fall", "try this")]
@@ -223,7 +223,7 @@ def test_what_the_doctor_finds_is_said_once_and_the_run_goes_on(
 
 
 @FORKS
-def test_a_run_killed_twice_ends_as_if_nothing_had_happened(straight, text_file, tmp_path):
+def test_a_run_killed_twice_and_resumed_ends_exactly_the_same(straight, text_file, tmp_path):
     out = tmp_path / "run"
     more = ["--steps", 30]
     for rows in (7, 19):
@@ -253,7 +253,7 @@ MOMENTS = [
 @pytest.mark.parametrize(
     "owner, name, nth", [moment[:3] for moment in MOMENTS], ids=[moment[3] for moment in MOMENTS]
 )
-def test_a_run_that_dies_anywhere_goes_on_exactly(
+def test_a_run_killed_at_any_moment_resumes_exactly(
     straight, text_file, tmp_path, monkeypatch, owner, name, nth
 ):
     real, calls = getattr(owner, name), []
@@ -276,7 +276,7 @@ def test_a_run_that_dies_anywhere_goes_on_exactly(
     assert not list((tmp_path / "run" / "checkpoints").glob(".*"))
 
 
-def test_dropout_goes_on_exactly_too(text_file, tmp_path, monkeypatch):
+def test_a_run_with_dropout_resumes_exactly(text_file, tmp_path, monkeypatch):
     more = ["--dropout", 0.3, "--optimizer", "adamw"]
     assert train.main(flags(text_file, tmp_path / "a", *more)) == 0
     real = build.Trainer.step
@@ -294,7 +294,7 @@ def test_dropout_goes_on_exactly_too(text_file, tmp_path, monkeypatch):
     assert_the_same_run(tmp_path / "b", tmp_path / "a")
 
 
-def test_dropout_is_in_the_embeddings_and_in_what_each_part_adds():
+def test_dropout_is_on_embeddings_and_outputs_of_attention_and_mlp():
     def outputs(dropout):
         """The share of zeros in each part's output, in training and in evaluation mode."""
         config = SimpleNamespace(
@@ -318,8 +318,8 @@ def test_dropout_is_in_the_embeddings_and_in_what_each_part_adds():
 
 
 @FORKS
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "a polite kill"])
-def test_a_signal_finishes_the_step_and_says_how_to_go_on(text_file, tmp_path, capsys, number):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_a_signal_completes_the_step_and_prints_how_to_resume(text_file, tmp_path, capsys, number):
     out = tmp_path / "run"
     more = ["--steps", 100_000, "--eval-every", 50_000]
     command = Command(tmp_path, *flags(text_file, out, *more))
@@ -356,7 +356,7 @@ def in_front():
 
 
 @POSIX
-def test_a_second_signal_ends_at_once_and_the_run_goes_on_exactly(
+def test_a_second_signal_ends_at_once_and_the_run_resumes_exactly(
     straight, text_file, tmp_path, capsys, monkeypatch, in_front
 ):
     with monkeypatch.context() as patch:
@@ -370,18 +370,16 @@ def test_a_second_signal_ends_at_once_and_the_run_goes_on_exactly(
 
 
 @POSIX
-def test_a_second_signal_ends_a_job_in_the_background_too(
-    text_file, tmp_path, monkeypatch, in_front
-):
+def test_a_second_signal_ends_a_background_job_too(text_file, tmp_path, monkeypatch, in_front):
     """A shell has such a job ignore Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     interrupted_twice(monkeypatch, 2)
     assert train.main(flags(text_file, tmp_path / "run")) == 130
-    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN, "as it was before"
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN, "the handler should be restored"
     assert len(rows_of(tmp_path / "run")) == 2
 
 
-def test_a_finished_run_can_be_resumed_and_stays_as_it_is(straight, tmp_path):
+def test_resuming_a_finished_run_does_not_change_it(straight, tmp_path):
     shutil.copytree(straight, tmp_path / "run")
     (tmp_path / "run" / "loss.png").unlink()
     assert train.main(["--resume", "--out", str(tmp_path / "run")]) == 0
@@ -399,7 +397,7 @@ def cut_back(straight, folder):
     return folder / "checkpoints" / "step_0000025.pt"
 
 
-def test_a_damaged_newest_checkpoint_is_passed_over(straight, tmp_path, capsys):
+def test_a_damaged_newest_checkpoint_is_skipped(straight, tmp_path, capsys):
     newest = cut_back(straight, tmp_path / "run")
     content = newest.read_bytes()
     newest.write_bytes(content[:2000] + b"?" + content[2001:])
@@ -417,7 +415,7 @@ class Hostile:
         return os.mkdir, (self.folder,)
 
 
-def test_nothing_in_a_file_is_run(straight, tmp_path, capsys):
+def test_code_in_a_checkpoint_is_not_run(straight, tmp_path, capsys):
     newest = cut_back(straight, tmp_path / "run")
     state = build.load_checkpoint(newest)
     build.save_checkpoint(newest, state | {"loop": Hostile(tmp_path / "trap")})
@@ -427,7 +425,7 @@ def test_nothing_in_a_file_is_run(straight, tmp_path, capsys):
     assert_the_same_run(tmp_path / "run", straight)
 
 
-def test_the_checkpoint_of_another_model_is_passed_over(straight, text_file, tmp_path, capsys):
+def test_the_checkpoint_of_another_model_is_skipped(straight, text_file, tmp_path, capsys):
     newest = cut_back(straight, tmp_path / "run")
     assert train.main(flags(text_file, tmp_path / "other", "--n-embd", 8, "--steps", 5)) == 0
     shutil.copy(tmp_path / "other" / "checkpoints" / "step_0000005.pt", newest)
@@ -437,7 +435,7 @@ def test_the_checkpoint_of_another_model_is_passed_over(straight, text_file, tmp
     assert_the_same_run(tmp_path / "run", straight)
 
 
-def test_without_a_good_checkpoint_nothing_is_touched(straight, tmp_path, capsys):
+def test_without_a_good_checkpoint_nothing_changes(straight, tmp_path, capsys):
     shutil.copytree(straight, tmp_path / "run")
     for path in (tmp_path / "run" / "checkpoints").iterdir():
         path.write_bytes(b"")
@@ -499,7 +497,7 @@ def test_resuming_with_other_settings_lists_them_all(straight, text_file, capsys
     assert before == {path: path.read_bytes() for path in straight.rglob("*") if path.is_file()}
 
 
-def test_what_may_differ_may_be_given_again(straight, text_file, tmp_path, capsys):
+def test_settings_that_may_differ_can_be_given_again(straight, text_file, tmp_path, capsys):
     cut_back(straight, tmp_path / "run")
     moved = tmp_path / "moved.txt"
     moved.write_bytes(Path(text_file).read_bytes())
@@ -512,14 +510,14 @@ def test_what_may_differ_may_be_given_again(straight, text_file, tmp_path, capsy
     assert "the text is not the one" in said
 
 
-def test_a_run_that_is_there_is_not_touched(straight, text_file, capsys):
+def test_an_existing_run_is_not_changed(straight, text_file, capsys):
     before = {path: path.read_bytes() for path in straight.rglob("*") if path.is_file()}
     said = refusal(flags(text_file, straight), capsys)
     assert "--resume" in said and "--overwrite" in said and "--out" in said
     assert before == {path: path.read_bytes() for path in straight.rglob("*") if path.is_file()}
 
 
-def test_overwrite_begins_anew_and_leaves_other_files(straight, text_file, tmp_path):
+def test_overwrite_starts_over_and_leaves_other_files(straight, text_file, tmp_path):
     shutil.copytree(straight, tmp_path / "run")
     (tmp_path / "run" / "notes.md").write_text("mine", encoding="utf-8")
     more = ["--overwrite", "--steps", 10]
@@ -561,7 +559,7 @@ def test_a_config_that_was_changed_by_hand_is_refused(straight, tmp_path, capsys
     assert before == (tmp_path / "run" / "metrics.jsonl").read_bytes()
 
 
-def test_a_run_whose_best_weights_are_gone_says_so(straight, tmp_path, capsys):
+def test_missing_best_weights_are_reported(straight, tmp_path, capsys):
     shutil.copytree(straight, tmp_path / "run")
     weights = tmp_path / "run" / "model.pt"
     for damage, word in (
@@ -603,7 +601,7 @@ def test_bad_flags_end_with_one_line(text_file, tmp_path, capsys, wrong, part):
     assert not (tmp_path / "run").exists(), "a refused run must not leave a folder behind"
 
 
-def test_a_loss_that_is_not_a_number_is_said(text_file, tmp_path, capsys):
+def test_a_nan_or_infinite_loss_is_reported(text_file, tmp_path, capsys):
     more = ["--max-lr", "1e30", "--steps", "60"]
     assert train.main(flags(text_file, tmp_path / "run", *more)) == 1
     assert "lower --max-lr" in capsys.readouterr().err
@@ -611,7 +609,7 @@ def test_a_loss_that_is_not_a_number_is_said(text_file, tmp_path, capsys):
 
 
 @POSIX
-def test_a_reader_that_leaves_does_not_stop_the_run(text_file, tmp_path, monkeypatch):
+def test_a_closed_pipe_does_not_stop_the_run(text_file, tmp_path, monkeypatch):
     """2>&1 | head -1"""
     read, write = os.pipe()
     os.close(read)
@@ -632,7 +630,7 @@ def test_a_run_in_a_thread(straight, text_file, tmp_path):
     assert_the_same_run(tmp_path / "run", straight)
 
 
-def test_a_locked_file_is_named(text_file, tmp_path, capsys, monkeypatch):
+def test_a_locked_file_is_reported(text_file, tmp_path, capsys, monkeypatch):
     def locked(old, new):
         raise PermissionError(errno.EACCES, "Access is denied")
 
@@ -646,9 +644,7 @@ def test_a_locked_file_is_named(text_file, tmp_path, capsys, monkeypatch):
 # A part of the validation text, another run's weights, another dtype
 
 
-def test_the_number_at_the_end_is_over_all_whatever_the_others_read(
-    straight, text_file, tmp_path, capsys
-):
+def test_the_final_number_is_over_the_whole_validation_part(straight, text_file, tmp_path, capsys):
     assert train.main(flags(text_file, tmp_path / "run", "--eval-tokens", 40)) == 0
     said = capsys.readouterr().out
     part, whole = (
@@ -662,7 +658,7 @@ def test_the_number_at_the_end_is_over_all_whatever_the_others_read(
     assert said.split("\n")[-5:] == capsys.readouterr().out.split("\n")[-5:]
 
 
-def test_the_last_weights_are_taken_where_only_a_part_was_against_them(
+def test_the_best_weights_are_chosen_on_the_whole_validation_part(
     straight, text_file, tmp_path, monkeypatch
 ):
     """The validations before the last are patched so that step 7 looks best by far."""
@@ -693,7 +689,7 @@ def from_run(source, text, out, *more):
     return [str(word) for word in argv]
 
 
-def test_a_run_begins_with_anothers_weights_and_tokenizer(straight, text_file, tmp_path):
+def test_a_run_starts_from_anothers_weights_and_tokenizer(straight, text_file, tmp_path):
     out = tmp_path / "run"
     assert train.main(from_run(straight, text_file, out, "--max-lr", 1e-3)) == 0
     first = state_of(out, "step_0000010.pt")["recipe"]
@@ -703,10 +699,10 @@ def test_a_run_begins_with_anothers_weights_and_tokenizer(straight, text_file, t
     assert tokenizers[0] == tokenizers[1]
     best = [min(row.get("val_loss", 9) for row in rows_of(folder)) for folder in (out, straight)]
     assert rows_of(out)[0]["train_loss"] < rows_of(straight)[0]["train_loss"] - 0.5
-    assert best[0] < best[1] + 0.1, "it goes on where the other ended"
+    assert best[0] < best[1] + 0.1, "training starts from the other run's weights"
 
 
-def test_a_run_from_another_goes_on_exactly_and_without_it(
+def test_a_run_from_another_resumes_exactly_even_without_its_source(
     straight, other_texts, tmp_path, monkeypatch
 ):
     source = tmp_path / "source"
@@ -728,7 +724,7 @@ def test_a_run_from_another_goes_on_exactly_and_without_it(
     assert without_time(rows_of(tmp_path / "a")) == without_time(rows_of(tmp_path / "b"))
 
 
-def test_several_documents_give_another_runs_model_one_token_more(straight, other_texts, tmp_path):
+def test_several_documents_add_a_token_to_another_runs_model(straight, other_texts, tmp_path):
     out = tmp_path / "run"
     assert train.main(from_run(straight, other_texts, out, "--max-lr", 1e-9)) == 0
     _, tokenizer, model = run.read_run(out)
@@ -757,7 +753,7 @@ def test_another_size_or_tokenizer_is_refused(straight, text_file, tmp_path, cap
     assert not (tmp_path / "run").exists()
 
 
-def test_a_start_that_cannot_be_is_refused(straight, text_file, tmp_path, capsys):
+def test_an_unusable_init_from_is_refused(straight, text_file, tmp_path, capsys):
     said = refusal(from_run(straight, text_file, straight, "--overwrite"), capsys)
     assert "same folder" in said and (straight / "model.pt").exists()
     (tmp_path / "new.txt").write_text("こんにちは" * 99, encoding="utf-8")

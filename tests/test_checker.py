@@ -140,7 +140,7 @@ def test_a_blank_file_parses_and_fails_every_check(project, tmp_path):
         assert text.startswith("not written yet: "), f"{check}: {text}"
 
 
-def test_what_is_said_of_a_blank_file(check):
+def test_the_summary_of_a_blank_file(check):
     status, out, _ = check("p01_autograd", "my/x.py", blank.blank(ENGINE, "p01_autograd"))
     assert status == 1 and "Traceback" not in out
     assert "\n0 of " in out and "; next: Value\n" in out, out[-1500:]
@@ -166,13 +166,13 @@ def test_what_is_said_of_a_blank_file(check):
     ],
     ids="missing module folder syntax import error exit loop names two".split(),  # noqa: SIM905
 )
-def test_what_cannot_be_checked_ends_with_one_line(check, projects, file, text, says):
+def test_an_unusable_build_is_reported_in_one_line(check, projects, file, text, says):
     status, out, err = check(projects, file, text, "--limit", "1")
     assert status not in (0, 1) and not out.strip()
     assert err.strip().count("\n") == 0 and says in err, err
 
 
-def test_a_notebook_is_its_code_cells(check):
+def test_a_notebook_is_read_as_its_code_cells(check):
     head, body = ENGINE.split("class Value:")
     cells = [
         {"cell_type": "markdown", "source": ["class Value is next"]},
@@ -189,7 +189,7 @@ def test_a_notebook_is_its_code_cells(check):
     "encoding, says",
     [("utf-16", "is in UTF-16, as PowerShell's > writes it"), ("latin-1", "is not in UTF-8")],
 )
-def test_a_file_in_another_encoding_is_told(check, encoding, says):
+def test_a_file_in_another_encoding_is_reported(check, encoding, says):
     Path("x.py").write_text(f"{ENGINE}# caf\N{LATIN SMALL LETTER E WITH ACUTE}\n", encoding)
     status, out, err = check("p01_autograd", "x.py")
     assert status == 4 and not out and "x.py" in err and says in err and "save it as UTF-8" in err
@@ -198,7 +198,7 @@ def test_a_file_in_another_encoding_is_told(check, encoding, says):
 # What a reader sees
 
 
-def test_a_file_that_is_half_written(check):
+def test_a_half_written_file(check):
     text = blank.blank(ENGINE, "p01_autograd")
     stub = "        raise NotImplementedError\n"
     text = text.replace(stub, "        self.data, self.grad = data, 0.0\n", 1)
@@ -211,7 +211,7 @@ def test_a_file_that_is_half_written(check):
     assert "Error" not in out, "a stub should not be reported as an error"
 
 
-def test_a_name_that_is_not_there_is_not_written_yet(check):
+def test_a_missing_name_is_not_written_yet(check):
     text = ENGINE[: ENGINE.index("def topological_order")]
     text = text.replace("    def __neg__(self) -> Value: return self * -1\n", "").replace(
         "__add__", "added"
@@ -223,7 +223,7 @@ def test_a_name_that_is_not_there_is_not_written_yet(check):
     assert "TypeError" not in out
 
 
-def test_a_method_that_is_not_inherited_either_is_not_written_yet(check):
+def test_a_missing_method_without_an_inherited_one_is_not_written_yet(check):
     text = listing("p03_bpe").replace("    def save(", "    def saved(")
     _, out, _ = check("p03_bpe", "my/p03_bpe.py", text, "-k", "save or load")
     assert "not written yet: BasicTokenizer.save, RegexTokenizer.save\n" in out
@@ -276,7 +276,7 @@ def test_the_findings_come_before_the_hint(check):
     )
 
 
-def test_a_wrong_answer_is_told_without_pytest(check):
+def test_a_wrong_answer_is_reported_without_pytests_output(check):
     text = engine(("return self + -other", "return -self + other"))
     status, out, _ = check("p01_autograd", "my/p01_autograd.py", text)
     assert status == 1
@@ -288,7 +288,7 @@ def test_a_wrong_answer_is_told_without_pytest(check):
     assert longest <= 24, f"a finding has {longest} lines, more than a screen"
 
 
-def test_an_exception_is_told_with_the_readers_own_line(check):
+def test_an_exception_is_reported_with_the_readers_own_line(check):
     text = engine(("math.tanh(self.data)", "math.tanhh(self.data)"))
     _, out, _ = check("p01_autograd", "my/p01_autograd.py", text)
     assert "AttributeError: module 'math' has no attribute 'tanhh'" in out
@@ -296,7 +296,7 @@ def test_an_exception_is_told_with_the_readers_own_line(check):
     assert out.count("no attribute 'tanhh'") == 1, "an error should be reported once"
 
 
-def test_what_the_readers_code_prints_is_shown_where_it_fails(check):
+def test_output_of_the_readers_code_is_shown_with_its_failure(check):
     text = engine(("return self * -1", "print('I am', self.data); return self * 1"))
     _, out, _ = check("p01_autograd", "my/p01_autograd.py", text)
     assert "your code printed:\n        I am 3.0" in out
@@ -336,7 +336,7 @@ def in_other_words(name):
     return ast.unparse(ast.parse(text)).replace("upstream", "from_above")
 
 
-def test_the_hint_knows_every_sabotage_in_other_words(tmp_path):
+def test_the_hint_recognises_every_sabotage_in_another_formatting(tmp_path):
     names = [sabotage.name for sabotage in SABOTAGES if sabotage.module == "build"]
 
     def work(checker, items):
@@ -354,7 +354,7 @@ def test_the_hint_knows_every_sabotage_in_other_words(tmp_path):
     assert said == {name: name for name in names}
 
 
-def test_no_hint_for_what_is_no_sabotage(check):
+def test_there_is_no_hint_for_other_mistakes(check):
     text = engine(("1 - y * y", "1 - y"))
     status, out, _ = check("p01_autograd", "my/p01_autograd.py", text)
     assert status == 1 and "Value.tanh" in out and "this is what" not in out

@@ -15,7 +15,7 @@ PRINTS_MUCH[1] += "while True: print('much')"
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pipe as POSIX has them")
 @pytest.mark.parametrize("command", [PRINTS_LITTLE, PRINTS_MUCH], ids=["little", "much"])
-def test_a_reader_who_leaves_gets_no_traceback(command):
+def test_a_closed_pipe_gives_no_traceback(command):
     process = subprocess.Popen(
         [sys.executable, *command],
         cwd=ROOT,

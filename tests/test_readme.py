@@ -161,7 +161,7 @@ LINKS = [
 
 
 @pytest.mark.parametrize(("page", "target"), LINKS, ids=ids(LINKS))
-def test_what_is_linked_is_there(page, target):
+def test_links_exist(page, target):
     name, _, anchor = target.partition("#")
     path = page.parent / name if name else page
     assert path.exists(), f"{page}: {target}"
@@ -172,7 +172,7 @@ def test_what_is_linked_is_there(page, target):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
-def test_images_have_words_for_those_who_cannot_see_them_and_are_small(page):
+def test_images_have_alternative_text_and_are_small(page):
     for alt, target in re.findall(r"!\[([^]]*)\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
         assert len(alt) > 10, f"{page}: {target} needs a text for screen readers"
         assert (page.parent / target).stat().st_size < 100_000, f"{page}: {target} is too large"

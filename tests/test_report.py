@@ -167,7 +167,7 @@ def test_a_damaged_result_is_run_again(lab):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to catch")
-def test_what_was_stopped_goes_on_where_it_was(lab, monkeypatch, capsys):
+def test_a_stopped_report_continues(lab, monkeypatch, capsys):
     monkeypatch.setattr(lab, "cores", lambda: 1)  # one after the other
     lab.write_project("p91_one", ["a", "killed", "b"])
     start = time.monotonic()
@@ -202,7 +202,7 @@ def test_a_prediction_is_a_paragraph_that_wraps(lab):
     assert "+++ b\n\nloss  1.0" in text
 
 
-def test_what_is_not_installed_is_left_out(lab):
+def test_a_missing_library_is_left_out(lab):
     assert lab.Result("", 0, 1.0, "micrograd is not installed; with it ...").verdict == "left out"
 
 
@@ -237,7 +237,7 @@ def test_a_file_of_the_readers_is_checked_in_a_process(lab):
     assert lab.own_check(Checked(), Path("x")) == "3 of 6 checks pass, step 2 is open"
 
 
-def test_a_folder_that_cannot_be_written_is_one_line(lab, monkeypatch, capsys):
+def test_an_unwritable_folder_is_reported_in_one_line(lab, monkeypatch, capsys):
     (lab.ROOT / "runs").write_text("", encoding="utf-8")
     monkeypatch.setattr(lab, "OUT", lab.ROOT / "runs/report")
     with pytest.raises(SystemExit) as ended:
@@ -302,7 +302,7 @@ def test_the_field_guide_needs_no_numbers(guide):
     assert "loss does not go down" in text and "NaN in the first" not in text
 
 
-def test_the_field_guide_shows_what_was_measured_of_todays_edit(guide):
+def test_the_field_guide_shows_numbers_of_the_current_edit_only(guide):
     kept(guide, PRINTED)
     text = guide.symptoms_page(guide.ROOT / "out")
     assert text.count("| val loss 2 ±0.1 → NaN; sample `cd` |") == 2
@@ -312,7 +312,7 @@ def test_the_field_guide_shows_what_was_measured_of_todays_edit(guide):
     assert "| `RuntimeError: shapes` |" in guide.symptoms_page(guide.ROOT / "out")
 
 
-def test_without_a_result_the_field_guide_says_what_the_chapter_does(guide):
+def test_without_a_result_the_field_guide_quotes_the_chapter(guide):
     (guide.ROOT / "p93_three/NOTES.md").write_text(
         "| variant | line changed | loss | verdict |\n|---|---|---|---|\n"
         "| `halved` | `a \\| b` | 2.5 | as predicted |\n",
@@ -382,7 +382,7 @@ def test_the_numbers_that_the_field_guide_shows_are_measured():
             assert set(sabotage.shows) <= names, f"{project}: {sabotage.name}"
 
 
-def test_the_field_guide_that_is_kept_has_every_row_of_today():
+def test_symptoms_md_is_up_to_date():
     symptoms, _, listed = real_sabotages()
     root = SCRIPT.parents[1]
     text = (root / "SYMPTOMS.md").read_text(encoding="utf-8")

@@ -101,7 +101,7 @@ def test_the_sections_of_a_listing_are_the_steps_of_its_chapter(project):
 
 
 @pytest.mark.parametrize("project", PROJECTS)
-def test_a_chapter_is_a_page(project):
+def test_a_chapter_page_has_at_most_150_lines(project):
     lines = (ROOT / project / "README.md").read_text(encoding="utf-8").splitlines()
     assert len(lines) <= LINES_OF_A_CHAPTER_PAGE, f"{project}/README.md has {len(lines)} lines"
 

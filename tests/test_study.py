@@ -71,7 +71,7 @@ def test_a_sabotage_belongs_to_the_step_whose_line_it_edits():
         assert max(map(len, edits)) <= len(study.CHOICES)
 
 
-def test_what_is_advised_afterwards_exists():
+def test_the_suggested_commands_exist():
     for project, (sabotage, _, part, _) in study.AFTERWARDS.items():
         sabotages = importlib.import_module(f"{project}.break_it").SABOTAGES
         assert sabotage in [s.name for s in sabotages]
@@ -94,7 +94,7 @@ def test_without_a_terminal_it_checks_once():
     assert "\x1b" not in done.stdout and not done.stderr
 
 
-def test_without_a_project_it_is_the_first_that_was_begun_and_is_open():
+def test_without_a_project_it_is_the_first_started_and_open_one():
     screen = study.Screen()
     assert study.where_was_i(screen) == ("p01_autograd", {})
     so_far("p03_bpe", 9)
@@ -105,7 +105,7 @@ def test_without_a_project_it_is_the_first_that_was_begun_and_is_open():
     assert project == "p03_bpe" and known["p03_bpe"].first_open() == 3
 
 
-def test_an_unknown_project_is_one_line(capsys):
+def test_an_unknown_project_is_reported_in_one_line(capsys):
     with pytest.raises(SystemExit) as ended:
         study.main(["p09"])
     said = capsys.readouterr()
@@ -155,7 +155,7 @@ def test_a_runner_checks_what_the_file_is_now(monkeypatch):
     runner.stop()
 
 
-def test_where_processes_cannot_be_forked_one_is_started_ahead(monkeypatch):
+def test_without_fork_a_process_is_started_ahead(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     runner = study.Runner("p03_bpe")
     assert runner.context.get_start_method() == "spawn"
@@ -220,14 +220,14 @@ def test_a_step_that_passes_leads_to_the_next_that_does_not(walk):
     assert "step 4. Encoding" in walk.save([1, 2, 3])
 
 
-def test_a_step_that_no_longer_passes_is_gone_back_to(walk):
+def test_a_step_that_no_longer_passes_becomes_the_current_one(walk):
     walk.find([1, 2])
     shown = walk.save([2])
     assert "step 1 no longer passes" in shown and "step 1 is wrong" in shown
     assert "step 3. BasicTokenizer" in walk.save([1, 2])
 
 
-def test_another_step_is_stayed_at_until_it_is_saved(walk):
+def test_a_visited_step_stays_current_until_the_next_save(walk):
     walk.find([1])
     walk.pressed("n")
     assert "step 3. BasicTokenizer" in walk.screen.shown and walk.step.number == 3
@@ -239,7 +239,7 @@ def test_another_step_is_stayed_at_until_it_is_saved(walk):
     assert walk.step.number == 1
 
 
-def test_the_end_says_what_to_do_with_it_and_an_edit_takes_it_back(walk):
+def test_the_end_suggests_next_commands_and_an_edit_reopens_steps(walk):
     shown = walk.find(range(1, 8))
     assert "all 14 checks of p03_bpe pass" in shown
     assert (
