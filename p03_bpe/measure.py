@@ -147,9 +147,9 @@ def time_(args):
     chunks, listing = RegexTokenizer().split(text), build.RegexTokenizer()
     until = {n: seconds(lambda n=n: listing.train(text, 256 + n)) for n in (1, 11, 30, 40)}
     forms = {
-        "listing, chunks": (until, REFERENCE),
-        "quick, one chunk": (stamps(learn_merges([text], 2048)), BROKEN),
-        "quick, chunks": (stamps(learn_merges(chunks, 2048)), HEALTHY),
+        "build.py": (until, REFERENCE),
+        "fast.py, one chunk": (stamps(learn_merges([text], 2048)), BROKEN),
+        "fast.py, chunks": (stamps(learn_merges(chunks, 2048)), HEALTHY),
     }
     print("milliseconds on 100,000 characters")
     print(f"{'':18} until the first     a merge: first ten  31st to 40th  last hundred of 2,048")
@@ -157,7 +157,7 @@ def time_(args):
         n = max(at)
         last = f"{10 * (at[n] - at[n - 100]):14.3f}" if n > 100 else f"{'-':>14}"
         print(
-            f"{name:18} {1e3 * at[1]:15.1f} {1e3 * (at[11] - at[1]) / 10:23.3f}"
+            f"{name:19} {1e3 * at[1]:15.1f} {1e3 * (at[11] - at[1]) / 10:23.3f}"
             f" {1e3 * (at[40] - at[30]) / 10:13.3f} {last}"
         )
 

@@ -134,7 +134,7 @@ def figure(healthy: list[Numbers], broken: list[Numbers]):
     no_entropy = any(math.isnan(run.entropy) for run in broken if not hasattr(run, "error"))
     bigram = healthy[0].bigram
     left.axhline(bigram, color=REFERENCE, ls="--", lw=1)
-    left.annotate("counting pairs", (0, bigram), (4, -12), ("axes fraction", "data"),
+    left.annotate("bigram model", (0, bigram), (4, -12), ("axes fraction", "data"),
                   "offset points", color=REFERENCE, size=10)  # fmt: skip
     for runs, color, side in ((healthy, HEALTHY, "healthy"), (broken, BROKEN, "broken")):
         for i, run in enumerate(run for run in runs if not hasattr(run, "error")):
@@ -162,7 +162,7 @@ def figure(healthy: list[Numbers], broken: list[Numbers]):
     else:
         even = lm.uniform_entropy(BLOCK_SIZE)
         right.axhline(even, color=REFERENCE, ls="--", lw=1)
-        right.annotate("everything alike", (1, even), (-4, 3), ("axes fraction", "data"),
+        right.annotate("uniform weights", (1, even), (-4, 3), ("axes fraction", "data"),
                        "offset points", ha="right", color=REFERENCE, size=10)  # fmt: skip
         right.set(xlabel="step", ylabel="entropy of the weights, nats")
         right.set_ylim(0, max(right.get_ylim()[1], 1.1 * even))

@@ -298,7 +298,7 @@ def print_plateau(curves: dict):
     print(
         f"{seeds} seeds, {STEPS} steps; a plateau begins where a run has made {SHARE:.0%} of its\n"
         f"progress; flat: where {PATIENCE} more steps gain less than {FLAT} nats; mean [range]\n"
-        f"counting pairs of characters reaches {lm.bigram_loss():.2f} nats"
+        f"a bigram model reaches {lm.bigram_loss():.2f} nats"
     )
     print(
         f"{'init':5} {'head size':>9} {'healthy':>8} {'broken':>7} {'worse by, nats':>21} "
@@ -338,7 +338,7 @@ def draw_plateau(curves: dict, everything: dict):
     for side, color in (("healthy", HEALTHY), ("broken", BROKEN)):
         for i, val in enumerate(curves["unit", hs, side]):
             left.plot(*zip(*val, strict=True), color=color, lw=1, label=None if i else side)
-    left.axhline(lm.bigram_loss(), color=REFERENCE, ls="--", lw=1, label="counting pairs")
+    left.axhline(lm.bigram_loss(), color=REFERENCE, ls="--", lw=1, label="bigram model")
     left.set(xlabel="step", ylabel="validation loss, nats per character", ylim=(2, 4))
     left.set_title(f"unit variance, head size {hs}", size=12)
     left.legend()

@@ -159,7 +159,7 @@ def figure(healthy: list[Numbers], broken: list[Numbers]):
         (axes[0], "curve", "training loss, nats per character"),
         (axes[1], "fast_curve", f"at {FAST} times the learning rate"),
     ):
-        for value, what in ((guessing, "guessing"), (healthy[0].bigram, "counting pairs")):
+        for value, what in ((guessing, "uniform guess"), (healthy[0].bigram, "bigram model")):
             ax.axhline(value, color=REFERENCE, ls="--", lw=1)
             ax.annotate(
                 what,

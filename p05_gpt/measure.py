@@ -586,7 +586,7 @@ def faster(args) -> None:
             ours: one_step(VOCAB),
             chars: one_step(65),
             "AdamW as PyTorch has it by default": one_step(VOCAB, optimizer={"fused": False}),
-            "attention as written first": one_step(VOCAB, FirstAttention),
+            "attention in the plain form": one_step(VOCAB, FirstAttention),
             "PyTorch's fused attention": one_step(VOCAB, FusedAttention),
         },
         60,
