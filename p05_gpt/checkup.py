@@ -966,13 +966,13 @@ def demo(steps: int = break_it.STEPS) -> list[dict[str, str]]:
         except (RuntimeError, IndexError) as error:  # the first step raises it
             shown = type(error).__name__
         if name in NOT_EXAMINED:
-            names = "not asked for"
+            names = "not examined"
         else:
             try:
                 found = examine(make, vocab, T, loss=gpt.loss, get_batch=gpt.get_batch)
                 names = ", ".join(f.name for f in found) or break_it.NOTHING
             except UsageError:
-                names = "one line: what is raised"
+                names = "the error, in one line"
         rows.append({"sabotage": name, "the_curve_shows": shown, "an_examination_finds": names})
     return rows
 

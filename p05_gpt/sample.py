@@ -23,7 +23,7 @@ def temperature(text: str) -> float:
     """An argparse type: a finite number of at least 0."""
     number = number_in(text)
     if not (math.isfinite(number) and number >= 0):
-        raise argparse.ArgumentTypeError(f"{text} will not do; use 0 (greedy) or above")
+        raise argparse.ArgumentTypeError(f"{text} is out of range; use 0 (greedy) or above")
     return number
 
 
@@ -31,7 +31,7 @@ def probability(text: str) -> float:
     """An argparse type: a number above 0 and at most 1."""
     number = number_in(text)
     if not 0 < number <= 1:
-        raise argparse.ArgumentTypeError(f"{text} will not do; use a number above 0, at most 1")
+        raise argparse.ArgumentTypeError(f"{text} is out of range; use a number above 0, at most 1")
     return number
 
 

@@ -457,8 +457,8 @@ def test_the_demo_has_a_row_for_every_sabotage(monkeypatch):
     monkeypatch.setattr(checkup, "not_a_number", checkup.sees_the_future)  # the first law is enough
     rows = {row["sabotage"]: row["an_examination_finds"] for row in checkup.demo()}
     assert list(rows) == list(kept) and rows["no_mask"] == "sees the future"
-    assert rows["loss_not_flattened"] == "one line: what is raised"
-    assert rows["always_the_likeliest"] == "not asked for"
+    assert rows["loss_not_flattened"] == "the error, in one line"
+    assert rows["always_the_likeliest"] == "not examined"
     assert set(checkup.NOT_EXAMINED) <= {sabotage.name for sabotage in break_it.SABOTAGES}
 
 

@@ -175,7 +175,7 @@ def fraction(text: str) -> float:
     except ValueError:
         raise argparse.ArgumentTypeError(f"'{text}' is not a number") from None
     if not 0 <= number < 1:
-        raise argparse.ArgumentTypeError(f"{text} will not do; use a number from 0 to below 1")
+        raise argparse.ArgumentTypeError(f"{text} is out of range; use a number from 0 to below 1")
     return number
 
 

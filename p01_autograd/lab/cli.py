@@ -51,7 +51,7 @@ def positive(text: str) -> float:
     except ValueError:
         raise argparse.ArgumentTypeError(f"'{text}' is not a number") from None
     if not (math.isfinite(number) and number > 0):
-        raise argparse.ArgumentTypeError(f"{text} will not do; use a finite number above 0")
+        raise argparse.ArgumentTypeError(f"{text} is out of range; use a finite number above 0")
     return number
 
 
