@@ -199,6 +199,7 @@ MUTANTS = [
         '    new = path.with_suffix(path.suffix + ".new")\n',
         "    new = path\n",
         "written_in_place",
+        "written_in_place",
     ),
     Mutant(
         "trailer",
@@ -421,6 +422,7 @@ MUTANTS = [
         "function_trainer",
         '    t = f"{path}.{os.getpid()}~"\n',
         "    t = str(path)\n",
+        "written_in_place",
         "written_in_place",
     ),
     Mutant(
