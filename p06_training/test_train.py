@@ -294,12 +294,22 @@ def test_a_run_with_dropout_resumes_exactly(text_file, tmp_path, monkeypatch):
     assert_the_same_run(tmp_path / "b", tmp_path / "a")
 
 
+def test_the_long_run_begins_with_pytorchs_own_weights():
+    _, args, _ = train.parse_flags(["--preset", "long", "--n-layer", "1"])
+    config = SimpleNamespace(**vars(args) | {"vocab": 30, "device": "cpu"})
+    torch.manual_seed(args.seed)
+    expected = build.GPT(30, args.n_embd, args.n_head, args.n_layer, args.block_size)
+    assert torch.equal(train.build_model(config).pos_emb.weight, expected.pos_emb.weight)
+    config.preset = "default"
+    assert train.build_model(config).pos_emb.weight.std() < 0.05
+
+
 def test_dropout_is_on_embeddings_and_outputs_of_attention_and_mlp():
     def outputs(dropout):
         """The share of zeros in each part's output, in training and in evaluation mode."""
         config = SimpleNamespace(
             seed=1, vocab=30, n_embd=16, n_head=2, n_layer=2, block_size=8, dropout=dropout,
-            device="cpu",
+            device="cpu", preset="default",
         )  # fmt: skip
         model, shares = train.build_model(config), []
         parts = [model.tok_emb, *(p for block in model.blocks for p in (block.attn, block.mlp))]
