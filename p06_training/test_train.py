@@ -298,7 +298,7 @@ def test_the_long_run_begins_with_pytorchs_own_weights():
     _, args, _ = train.parse_flags(["--preset", "long", "--n-layer", "1"])
     config = SimpleNamespace(**vars(args) | {"vocab": 30, "device": "cpu"})
     torch.manual_seed(args.seed)
-    expected = build.GPT(30, args.n_embd, args.n_head, args.n_layer, args.block_size)
+    expected = train.GPT(30, args.n_embd, args.n_head, args.n_layer, args.block_size)
     assert torch.equal(train.build_model(config).pos_emb.weight, expected.pos_emb.weight)
     config.preset = "default"
     assert train.build_model(config).pos_emb.weight.std() < 0.05
