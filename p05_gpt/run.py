@@ -257,6 +257,20 @@ def progress_of_calls(model: torch.nn.Module, total: int, what: str, positions: 
             hook.remove()
 
 
+@contextmanager
+def one_thread():
+    """Compute on one thread: sampling's operations are too small to be worth sharing.
+
+    Threads that wait for each other at every one of them are slow beside another program.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def pick_device(name: str) -> torch.device:
     """The device of --device; "auto" is CUDA if available, else the CPU, never mps.
 

@@ -197,7 +197,8 @@ def main(argv: list[str] | None = None) -> int:
 
     def command() -> int:
         folder = newest_run(DEFAULT_OUT) if args.run is None else Path(args.run)
-        mine.call_with(mine.files_of_run(folder), sample, args, folder)
+        with run.one_thread():
+            mine.call_with(mine.files_of_run(folder), sample, args, folder)
         return 0
 
     try:

@@ -297,7 +297,8 @@ def sample_text(model, tokenizer, prompt: str, n_tokens: int, seed: int, **sampl
     """The prompt and its continuation by `n_tokens` tokens; `sampling` goes to `generate`."""
     idx = run.prompt_ids(tokenizer, prompt).to(next(model.parameters()).device)
     generator = torch.Generator().manual_seed(seed)
-    new = generate(model, idx, n_tokens, generator=generator, **sampling)[0, idx.shape[1] :]
+    with run.one_thread():
+        new = generate(model, idx, n_tokens, generator=generator, **sampling)[0, idx.shape[1] :]
     return prompt + tokenizer.decode(new.tolist())
 
 
