@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from p01_autograd.lab.cli import Parser, UsageError, at_least, print_anything
+from p01_autograd.lab.threads import use_free_cores
 
 from . import build, lm
 
@@ -135,6 +136,7 @@ def main(argv=None) -> int:
             raise UsageError(f"the text has {count}; give 2 to {BLOCK_SIZE} of them")
     except (UsageError, ValueError) as error:
         parser.error(str(error))
+    use_free_cores()
     models = {"before": train(0, flags.seed), "after": trained(flags.steps, flags.seed)}
     judged = lm.validation(BLOCK_SIZE, WINDOWS)[:, :-1]
     even = build.causal_mask(BLOCK_SIZE) / torch.arange(1, BLOCK_SIZE + 1)[:, None]

@@ -31,6 +31,7 @@ from tqdm import tqdm
 
 from p01_autograd.lab.cli import Parser, UsageError, at_least, print_anything
 from p01_autograd.lab.sabotage import sabotaged
+from p01_autograd.lab.threads import use_free_cores
 from p04_attention.laws import Attention, attentions, difference, moved
 
 from . import break_it, build, mine, run
@@ -999,6 +1000,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     def command() -> int:
+        use_free_cores()
         if args.demo:
             print_rows(demo())
             return 0

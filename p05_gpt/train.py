@@ -27,6 +27,7 @@ from p01_autograd.lab.cli import (
     positive,
     print_anything,
 )
+from p01_autograd.lab.threads import use_free_cores
 
 from . import mine, run
 from .build import GPT, evaluate, get_batch, loss
@@ -160,6 +161,8 @@ def train(args) -> int:
             f"use a multiple of {args.n_head}"
         )
     run.check_dtype(args.dtype, device)
+    if device.type == "cpu":
+        use_free_cores()
     if args.engine == "p02_tensors":
         if args.dtype != "float32":
             raise UsageError("--engine p02_tensors computes in float32; omit --dtype")

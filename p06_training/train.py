@@ -35,6 +35,7 @@ from p01_autograd.lab.cli import (
     positive,
     print_anything,
 )
+from p01_autograd.lab.threads import use_free_cores
 from p05_gpt import mine, run
 from p05_gpt.build import GPT
 from p05_gpt.init import init_weights
@@ -207,6 +208,8 @@ def open_run(args, given: dict, processes: int) -> Job:
     check(args, processes)
     device = run.pick_device(args.device)
     run.check_dtype(args.dtype, device)
+    if device.type == "cpu":
+        use_free_cores(config["threads"] if config else None)
     data = run.load_data(args, tokenizer)
     fresh = run.config_of(args, data, device)
     del fresh["resume"]

@@ -168,7 +168,9 @@ def time_to_loss(module: str, repeats: int) -> Pairs:
 
 def seconds_of_the_recipe(seed: int) -> float:
     """The recipe's time: everything before its first step, and ten times 200 of its 2,000 steps."""
-    code = f"from p05_gpt.measure import recipe_seconds; print(recipe_seconds(200, {seed}))"
+    code = "from p01_autograd.lab.threads import use_free_cores\n"
+    code += "from p05_gpt.measure import recipe_seconds\nuse_free_cores()\n"
+    code += f"print(recipe_seconds(200, {seed}))"
     start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     all_steps = float(done.stdout.split()[-1])
@@ -241,16 +243,17 @@ def busy_programs(count: int):
 
 
 def busy(repeats: int) -> None:
-    """Time commands beside busy programs, with spinning and with sleeping threads.
+    """Time commands beside busy programs: as they run by themselves, and with numbers of threads.
 
     GNU's OpenMP runtime spins by default; see p01_autograd/lab/threads.py.
     """
     cores = os.cpu_count() or 1
     spinning = {"GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "200"}
-    spinning["OPENBLAS_NUM_THREADS"] = str(cores)
+    spinning |= {"OPENBLAS_NUM_THREADS": str(cores), "OMP_NUM_THREADS": str(cores)}
     numbers = sorted({1, max(cores // 2, 1), max(cores - 1, 1), cores})
-    ways = {f"spinning, {cores} threads": spinning | {"OMP_NUM_THREADS": str(cores)}}
-    ways |= {f"as here, {n} thread{'s' * (n > 1)}": {"OMP_NUM_THREADS": str(n)} for n in numbers}
+    ways = {"as it is": {}, f"{cores} threads, spinning": spinning}
+    ways |= {f"{n} thread{'s' * (n > 1)}": {"OMP_NUM_THREADS": str(n)} for n in numbers}
+    ours = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
     with tempfile.TemporaryDirectory() as folder:
         train = ["p05_gpt.train", "--steps", "60", "--eval-every", "60", "--overwrite"]
         engine = ["--engine", "p02_tensors", "--steps", "10"]
@@ -269,7 +272,7 @@ def busy(repeats: int) -> None:
                             start = time.perf_counter()
                             subprocess.run(
                                 [sys.executable, "-m", *arguments],
-                                env={**os.environ, **environment},
+                                env=ours | environment,
                                 stdout=subprocess.DEVNULL,
                                 stderr=subprocess.DEVNULL,
                                 check=True,

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, TextIO
 
+from p01_autograd.lab.threads import use_free_cores
+
 
 class Parser(argparse.ArgumentParser):
     """argparse without the usage block: a mistake ends with one line that says what to do."""
@@ -170,6 +172,7 @@ def measure(
         folder = output_folder("runs", package, "measure")
     except UsageError as error:
         parser.error(str(error))
+    use_free_cores()
     for name in parts if flags.all else flags.parts or short:
         try:
             print(f"\n--- {name}\n", flush=True)

@@ -8,14 +8,68 @@ setting: beside one busy program, a step of the GPT on NumPy took six times as l
 and as long as before with one, which costs a quiet machine a tenth. So it gets one. The runtimes
 read these variables when they are loaded, so this is imported before NumPy and PyTorch; child
 processes and torchrun's workers inherit them. What is set already stays as it is.
+
+Two threads and one busy program remain slow, two to eight times: the thread on the busy core waits
+for its turn at every operation. So commands that compute for long count the free cores first.
 """
 
+import hashlib
 import os
 import platform
 import sys
+import time
 
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # GNU's runtime; by default 300,000
     os.environ.setdefault("KMP_BLOCKTIME", "1")  # Intel's and LLVM's, in milliseconds; 200
 if sys.platform != "linux" or platform.machine() == "x86_64":  # PyTorch has another BLAS there
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+def free_cores(cores: int, seconds: float = 0.1, tries: int = 3) -> int:
+    """How many of `cores` no other program uses, at least 1: keep them busy and see what one gets.
+
+    One thread per core computes for so many seconds; what they get is their processor time in it.
+    The best try counts: a moment's work of another program is not a busy one.
+    """
+    if cores == 1:
+        return 1
+    from concurrent.futures import ThreadPoolExecutor  # only here: it takes long to import
+
+    block = bytes(1 << 20)  # hashing a megabyte releases Python's lock for about a millisecond
+
+    def share(_: int) -> float:
+        start, start_cpu = time.perf_counter(), time.thread_time()
+        while time.perf_counter() - start < seconds:
+            hashlib.sha256(block)
+        return (time.thread_time() - start_cpu) / (time.perf_counter() - start)
+
+    best = 1
+    with ThreadPoolExecutor(cores) as pool:
+        for _ in range(tries):
+            got = sum(pool.map(share, range(cores)))
+            best = max(best, min(int(got + 0.25), cores))  # a quarter of a core may be in use
+            if best == cores:
+                break
+    return best
+
+
+def use_free_cores(before: int | None = None) -> None:
+    """Let PyTorch compute on as many threads as there are free cores; says so if not on all.
+
+    `before`, the number that a resumed run had, is kept, since another one changes the last digits.
+    Does nothing where OMP_NUM_THREADS gives the number, or PyTorch is not loaded.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or "OMP_NUM_THREADS" in os.environ:
+        return
+    most = torch.get_num_threads()
+    kept = before in range(1, most + 1)
+    threads = before if kept else free_cores(most)
+    if threads != most:
+        torch.set_num_threads(threads)
+        why = "as the run began" if kept else "since other programs use the cores"
+        print(
+            f"computing on {threads} of {most} threads, {why}; OMP_NUM_THREADS sets another number",
+            file=sys.stderr,
+        )
