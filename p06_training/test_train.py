@@ -397,6 +397,15 @@ def test_resuming_a_finished_run_does_not_change_it(straight, tmp_path):
     assert (tmp_path / "run" / "loss.png").exists()
 
 
+def test_a_resumed_run_keeps_its_number_of_threads(straight, text_file, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(train, "use_free_cores", asked.append)
+    shutil.copytree(straight, tmp_path / "run")
+    assert train.main(["--resume", "--out", str(tmp_path / "run")]) == 0
+    assert train.main(flags(text_file, tmp_path / "new", "--steps", 1)) == 0
+    assert asked == [1, None]  # None: as many as there are free cores
+
+
 # Damaged, foreign and hostile files
 
 

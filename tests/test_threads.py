@@ -1,0 +1,94 @@
+"""Beside other programs: threads that wait sleep, and long commands use the free cores only."""
+
+import os
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from p01_autograd.lab import threads
+
+SETTINGS = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OPENBLAS_NUM_THREADS")
+
+
+@pytest.mark.parametrize(
+    "given, expected",
+    [
+        ({}, ["20000", "1", "1"]),
+        ({"GOMP_SPINCOUNT": "7", "OPENBLAS_NUM_THREADS": "3"}, ["7", "1", "3"]),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, [None, None, "1"]),
+    ],
+    ids=["nothing set", "numbers set", "policy set"],
+)
+@pytest.mark.parametrize("project", ["p02_tensors", "p05_gpt"])
+def test_importing_a_project_sets_what_is_not_set(project, given, expected):
+    code = f"import {project}, os; print([os.environ.get(name) for name in {SETTINGS}])"
+    code = f"import platform; platform.machine = lambda: 'x86_64'; {code}"
+    environment = {key: value for key, value in os.environ.items() if key not in SETTINGS} | given
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == str(expected)
+
+
+@pytest.mark.parametrize(
+    "cores, share, free",
+    [(1, 0.5, 1), (2, 0.99, 2), (2, 0.9, 2), (2, 0.75, 1), (2, 0.5, 1), (8, 0.94, 7), (8, 0.1, 1)],
+)
+def test_free_cores_counts_the_processor_time_that_threads_get(cores, share, free, monkeypatch):
+    clock = SimpleNamespace(
+        perf_counter=time.perf_counter, thread_time=lambda: share * time.perf_counter()
+    )
+    monkeypatch.setattr(threads, "time", clock)
+    assert threads.free_cores(cores, seconds=0.002) == free
+
+
+def test_free_cores_forgives_a_moment_of_other_work(monkeypatch):
+    got = iter([0.6, 0.6, 1.0, 1.0])
+    pool = SimpleNamespace(map=lambda share, cores: [next(got) for _ in cores])
+    fake = type("Pool", (), {"__enter__": lambda self: pool, "__exit__": lambda *_: None})
+    monkeypatch.setattr("concurrent.futures.ThreadPoolExecutor", lambda cores: fake())
+    assert threads.free_cores(2) == 2
+
+
+@pytest.fixture
+def two_threads(monkeypatch):
+    """PyTorch on two threads, as without OMP_NUM_THREADS on a machine with two cores."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_use_free_cores_leaves_the_busy_ones(two_threads, monkeypatch, capsys):
+    monkeypatch.setattr(threads, "free_cores", lambda cores: cores)
+    threads.use_free_cores()
+    assert torch.get_num_threads() == 2 and capsys.readouterr().err == ""
+    monkeypatch.setattr(threads, "free_cores", lambda cores: cores - 1)
+    threads.use_free_cores()
+    said = capsys.readouterr()
+    assert torch.get_num_threads() == 1 and not said.out
+    assert said.err.startswith("computing on 1 of 2 threads, since other programs use the cores")
+
+
+def test_use_free_cores_keeps_the_number_that_a_run_began_with(two_threads, monkeypatch, capsys):
+    monkeypatch.setattr(threads, "free_cores", lambda cores: 1)
+    threads.use_free_cores(before=2)
+    assert torch.get_num_threads() == 2 and capsys.readouterr().err == ""
+    monkeypatch.setattr(threads, "free_cores", lambda cores: cores)
+    threads.use_free_cores(before=3)  # of a machine with more cores
+    assert torch.get_num_threads() == 2
+    threads.use_free_cores(before=1)
+    assert torch.get_num_threads() == 1 and "as the run began" in capsys.readouterr().err
+
+
+def test_omp_num_threads_decides(two_threads, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.setattr(threads, "free_cores", lambda cores: 1)
+    threads.use_free_cores()
+    threads.use_free_cores(before=1)
+    assert torch.get_num_threads() == 2
