@@ -9,8 +9,9 @@ and as long as before with one, which costs a quiet machine a tenth. So it gets 
 read these variables when they are loaded, so this is imported before NumPy and PyTorch; child
 processes and torchrun's workers inherit them. What is set already stays as it is.
 
-Two threads and one busy program remain slow, two to eight times: the thread on the busy core waits
-for its turn at every operation. So commands that compute for long count the free cores first.
+Two threads beside one busy program are still three to eight times slower than alone: the one on
+the busy core waits for its turn at every operation. So a command that computes for long counts the
+free cores first, and uses as many threads.
 """
 
 import hashlib
