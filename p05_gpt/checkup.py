@@ -1000,8 +1000,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     def command() -> int:
-        use_free_cores()
         if args.demo:
+            use_free_cores()
             print_rows(demo())
             return 0
         if args.target is None:

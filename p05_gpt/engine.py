@@ -29,6 +29,7 @@ from tqdm import tqdm
 import p02_tensors
 from p01_autograd.lab.cli import Parser, UsageError, at_least, print_anything
 from p01_autograd.lab.sabotage import Sabotage, sabotaged
+from p01_autograd.lab.threads import use_free_cores
 
 from . import build, run
 from .train import ADAMW, learning_rate, new_model, parse_flags, run_command
@@ -116,6 +117,7 @@ def train_both(args) -> int:
     if args.device not in ("auto", "cpu"):
         raise UsageError("--engine p02_tensors runs on the CPU; use --device cpu")
     data = run.load_data(args)
+    use_free_cores()
     shown = range(0, args.steps, max(args.steps // 10, 1))
     print(f"{'step':>6}  {'torch':>9}  {'p02_tensors':>11}  {'difference':>10}")
     rows = []

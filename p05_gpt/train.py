@@ -161,8 +161,6 @@ def train(args) -> int:
             f"use a multiple of {args.n_head}"
         )
     run.check_dtype(args.dtype, device)
-    if device.type == "cpu":
-        use_free_cores()
     if args.engine == "p02_tensors":
         if args.dtype != "float32":
             raise UsageError("--engine p02_tensors computes in float32; omit --dtype")
@@ -177,6 +175,8 @@ def train(args) -> int:
     folder = run.claim_folder(
         args.out, args.overwrite, DEFAULT_OUT, "use --overwrite, or another folder with --out"
     )
+    if device.type == "cpu":
+        use_free_cores()
     mine.copy_into_run(folder)
     run.save_tokenizer(data.tokenizer, folder)
     run.write_json(folder / "config.json", run.config_of(args, data, device))

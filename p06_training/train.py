@@ -208,18 +208,19 @@ def open_run(args, given: dict, processes: int) -> Job:
     check(args, processes)
     device = run.pick_device(args.device)
     run.check_dtype(args.dtype, device)
-    if device.type == "cpu":
-        use_free_cores(config["threads"] if config else None)
     data = run.load_data(args, tokenizer)
-    fresh = run.config_of(args, data, device)
-    del fresh["resume"]
-    fresh["torch_version"] = str(torch.__version__)  # a plain string, as a checkpoint holds it
     if config is not None and data.sha256 != config["corpus_sha256"]:
         raise UsageError(
             f"the text is not the one that the run in {folder} started with; give that with --data"
         )
     if config is None:
         claim_folder(folder, args.overwrite)
+    if device.type == "cpu":
+        use_free_cores(config["threads"] if config else None)
+    fresh = run.config_of(args, data, device)
+    del fresh["resume"]
+    fresh["torch_version"] = str(torch.__version__)  # a plain string, as a checkpoint holds it
+    if config is None:
         mine.copy_into_run(folder)
         run.save_tokenizer(data.tokenizer, folder)
         run.write_json(folder / "config.json", fresh)

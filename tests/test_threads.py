@@ -25,9 +25,17 @@ SETTINGS = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OPENBLAS_NUM_THREADS")
 )
 @pytest.mark.parametrize("project", ["p02_tensors", "p05_gpt"])
 def test_importing_a_project_sets_what_is_not_set(project, given, expected):
-    code = f"import {project}, os; print([os.environ.get(name) for name in {SETTINGS}])"
-    code = f"import platform; platform.machine = lambda: 'x86_64'; {code}"
-    environment = {key: value for key, value in os.environ.items() if key not in SETTINGS} | given
+    code = f"""
+import os, platform, sys
+sys.modules |= dict.fromkeys(["numpy", "torch"])  # importing these fails: it is set before
+platform.machine = lambda: "x86_64"
+try:
+    import {project}
+except ImportError:
+    print([os.environ.get(name) for name in {SETTINGS}])
+"""
+    ours = (*SETTINGS, "OMP_WAIT_POLICY")
+    environment = {key: value for key, value in os.environ.items() if key not in ours} | given
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
@@ -57,7 +65,9 @@ def test_free_cores_forgives_a_moment_of_other_work(monkeypatch):
 @pytest.fixture
 def two_threads(monkeypatch):
     """PyTorch on two threads, as without OMP_NUM_THREADS on a machine with two cores."""
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(threads, "found", None)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
@@ -75,20 +85,36 @@ def test_use_free_cores_leaves_the_busy_ones(two_threads, monkeypatch, capsys):
     assert said.err.startswith("computing on 1 of 2 threads, since other programs use the cores")
 
 
-def test_use_free_cores_keeps_the_number_that_a_run_began_with(two_threads, monkeypatch, capsys):
+def test_use_free_cores_counts_again_from_all_of_them(two_threads, monkeypatch):
+    for free in (1, 2, 1):
+        monkeypatch.setattr(threads, "free_cores", lambda cores, free=free: min(free, cores))
+        threads.use_free_cores()
+        assert torch.get_num_threads() == free
+
+
+@pytest.mark.parametrize(
+    "before, threads_after", [(2, 2), (1, 1), (3, 1), (True, 1), (2.0, 1), ("2", 1), (None, 1)]
+)
+def test_use_free_cores_keeps_the_number_that_a_run_began_with(
+    two_threads, monkeypatch, capsys, before, threads_after
+):
     monkeypatch.setattr(threads, "free_cores", lambda cores: 1)
-    threads.use_free_cores(before=2)
-    assert torch.get_num_threads() == 2 and capsys.readouterr().err == ""
-    monkeypatch.setattr(threads, "free_cores", lambda cores: cores)
-    threads.use_free_cores(before=3)  # of a machine with more cores
-    assert torch.get_num_threads() == 2
-    threads.use_free_cores(before=1)
-    assert torch.get_num_threads() == 1 and "as the run began" in capsys.readouterr().err
+    threads.use_free_cores(before)
+    assert torch.get_num_threads() == threads_after
+    assert ("as the run began" in capsys.readouterr().err) is (before == 1 and before is not True)
 
 
-def test_omp_num_threads_decides(two_threads, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+@pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "MKL_NUM_THREADS"])
+def test_a_number_in_the_environment_stays(two_threads, monkeypatch, name):
+    monkeypatch.setenv(name, "2")
     monkeypatch.setattr(threads, "free_cores", lambda cores: 1)
     threads.use_free_cores()
-    threads.use_free_cores(before=1)
     assert torch.get_num_threads() == 2
+
+
+def test_a_number_that_was_set_elsewhere_stays(two_threads, monkeypatch):
+    monkeypatch.setattr(threads, "free_cores", lambda cores: 2)
+    threads.use_free_cores()
+    torch.set_num_threads(1)
+    threads.use_free_cores()
+    assert torch.get_num_threads() == 1

@@ -170,9 +170,11 @@ def measure(
             parser.error(f"there is no part {name}; there are {', '.join(parts)}")
     try:
         folder = output_folder("runs", package, "measure")
+        use_free_cores()
     except UsageError as error:
         parser.error(str(error))
-    use_free_cores()
+    except KeyboardInterrupt:
+        return 130
     for name in parts if flags.all else flags.parts or short:
         try:
             print(f"\n--- {name}\n", flush=True)

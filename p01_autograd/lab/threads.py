@@ -27,7 +27,11 @@ if sys.platform != "linux" or platform.machine() == "x86_64":  # PyTorch has ano
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
-def free_cores(cores: int, seconds: float = 0.1, tries: int = 3) -> int:
+TICK = 0.25 if sys.platform == "win32" else 0.1  # seconds; Windows counts time in 16 ms
+found: tuple[int, int] | None = None  # PyTorch's own number of threads, and the one set here
+
+
+def free_cores(cores: int, seconds: float = TICK, tries: int = 3) -> int:
     """How many of `cores` no other program uses, at least 1: keep them busy and see what one gets.
 
     One thread per core computes for so many seconds; what they get is their processor time in it.
@@ -37,7 +41,7 @@ def free_cores(cores: int, seconds: float = 0.1, tries: int = 3) -> int:
         return 1
     from concurrent.futures import ThreadPoolExecutor  # only here: it takes long to import
 
-    block = bytes(1 << 20)  # hashing a megabyte releases Python's lock for about a millisecond
+    block = bytes(1 << 23)  # hashing it releases Python's lock for some milliseconds
 
     def share(_: int) -> float:
         start, start_cpu = time.perf_counter(), time.thread_time()
@@ -49,26 +53,32 @@ def free_cores(cores: int, seconds: float = 0.1, tries: int = 3) -> int:
     with ThreadPoolExecutor(cores) as pool:
         for _ in range(tries):
             got = sum(pool.map(share, range(cores)))
-            best = max(best, min(int(got + 0.25), cores))  # a quarter of a core may be in use
+            best = max(best, min(int(got + max(0.25, 0.03 * cores)), cores))  # so much may be used
             if best == cores:
                 break
     return best
 
 
-def use_free_cores(before: int | None = None) -> None:
+def use_free_cores(before: object = None) -> None:
     """Let PyTorch compute on as many threads as there are free cores; says so if not on all.
 
     `before`, the number that a resumed run had, is kept, since another one changes the last digits.
-    Does nothing where OMP_NUM_THREADS gives the number, or PyTorch is not loaded.
+    Does nothing where the user has set a number, or PyTorch is not loaded.
     """
+    global found
     torch = sys.modules.get("torch")
-    if torch is None or "OMP_NUM_THREADS" in os.environ:
+    if torch is None or {"OMP_NUM_THREADS", "MKL_NUM_THREADS"} & os.environ.keys():
         return
-    most = torch.get_num_threads()
-    kept = before in range(1, most + 1)
-    threads = before if kept else free_cores(most)
-    if threads != most:
+    now = torch.get_num_threads()
+    most, ours = found or (now, now)
+    if now != ours:  # torch.set_num_threads was called elsewhere
+        return
+    kept = before if type(before) is int and 1 <= before <= most else None
+    threads = kept or free_cores(most)
+    found = most, threads
+    if threads != now:
         torch.set_num_threads(threads)
+    if threads != most:
         why = "as the run began" if kept else "since other programs use the cores"
         print(
             f"computing on {threads} of {most} threads, {why}; OMP_NUM_THREADS sets another number",
