@@ -403,6 +403,106 @@ def pick(all_keys: Counter, kind: str) -> str | None:
     return min(often, key=lambda key: (meaning(key)[1], -counts[key]))
 
 
+@dataclass
+class Columns:
+    """Which keys of the records are used, by column; a column that the log lacks has None."""
+
+    keys: dict[str, str | None]
+    other_steps: list[str]  # further keys for the step, where the first is missing
+    dated: set[str]  # losses that nearly always come with a step: without one it is ordinary text
+
+    def value(self, record: dict, column: str) -> float | None:
+        key = self.keys[column]
+        return as_number(record.get(key)) if key else None
+
+    def step(self, record: dict) -> float | None:
+        step = self.value(record, "step")
+        others = (as_number(record[key]) for key in self.other_steps if key in record)
+        return next(others, None) if step is None else step
+
+    def loss(self, record: dict, column: str, step: float | None) -> float | None:
+        return None if step is None and column in self.dated else self.value(record, column)
+
+
+def columns(records: list[dict], remarks: list[str]) -> Columns:
+    """Choose the keys. A validation loss that is the only loss is used as the training loss."""
+    wanted = ("step", "train_loss", "val_loss", "lr", "grad_norm", "seconds", "epoch")
+    all_keys = Counter(itertools.chain.from_iterable(records))
+    keys = {column: pick(all_keys, column) for column in wanted}
+    train, val, step = keys["train_loss"], keys["val_loss"], keys["step"]
+    if val and (not train or count_with(records, train) < 4) and count_with(records, val) >= 4:
+        keys["train_loss"], keys["val_loss"] = val, None
+        remarks.append("the validation loss is the only loss and is used in its place")
+    dated = {
+        column
+        for column in ("train_loss", "val_loss")
+        if (key := keys[column]) and step
+        if count_with(records, key, step) > 0.5 * count_with(records, key)
+    }
+    other_steps = [key for key in all_keys if (meaning(key) or ("",))[0] == "step"]
+    return Columns(keys, other_steps, dated)
+
+
+@dataclass
+class Timeline:
+    """The run so far, read record by record: a row per step, and values that belong to a step."""
+
+    rows: list[dict] = field(default_factory=list)
+    vals: list[tuple[float, float]] = field(default_factory=list)  # (step, value)
+    others: dict[str, list] = field(
+        default_factory=lambda: {"lr": [], "grad_norm": [], "seconds": []}
+    )
+    step: float | None = None
+    offset: float = 0  # of the steps, where they start over in each epoch
+    epoch: float | None = None
+    restarts: int = 0
+    earlier: list[list[dict]] = field(default_factory=list)  # rows of runs before a new one began
+
+    def move_to(self, step: float, epoch: float | None) -> None:
+        """Go to the step of a row. If it lies back, that is a new epoch or a restart."""
+        step += self.offset
+        last = self.rows[-1]["step"] if self.rows else -math.inf
+        if step < last:
+            later = epoch is not None and self.epoch is not None and epoch > self.epoch
+            if later and self.offset + 2 * (step - self.offset) < last:
+                step, self.offset = step - self.offset + last, last
+            elif step < last - 1.5 * gap(self.rows):
+                self.restart_at(step)
+        if epoch is not None:
+            self.epoch = epoch
+        self.step = whole(step)
+
+    def restart_at(self, step: float) -> None:
+        """Drop what comes after this step. If nothing comes before it, another run begins."""
+        self.restarts += 1
+        kept = [row for row in self.rows if row["step"] < step]
+        if not kept:
+            self.earlier.append(self.rows)
+        self.rows = kept
+        for pairs in (self.vals, *self.others.values()):
+            pairs[:] = [pair for pair in pairs if pair[0] < step]
+
+    def add_row(self, loss: float) -> None:
+        """The last loss of a step counts."""
+        if self.rows and self.rows[-1]["step"] == self.step:
+            self.rows[-1]["train_loss"] = loss
+        else:
+            self.rows.append({"step": self.step, "train_loss": loss})
+
+    def remark(self) -> str | None:
+        """Choose between several runs in one file; returns what was done about steps going back."""
+        runs = len(self.earlier) + 1
+        if self.earlier and len(self.rows) < min(20, max(map(len, self.earlier))):
+            self.rows, self.vals, self.others = max(self.earlier, key=len), [], {}
+            return f"{runs} runs in one file: the longest is used"
+        if self.earlier:
+            return f"{runs} runs in one file: the last is used"
+        if self.restarts:
+            times = f"{self.restarts} time{'s' * (self.restarts > 1)}"
+            return f"steps go back {times}: later rows replace earlier ones"
+        return None
+
+
 def to_rows(kind: str, records: list[dict]) -> Log:
     """Build rows from records: one per step, sorted, with the columns of metrics.jsonl.
 
@@ -410,94 +510,44 @@ def to_rows(kind: str, records: list[dict]) -> Log:
     they start over in a new epoch, they are counted on.
     """
     log = Log([], kind)
-    wanted = ("step", "train_loss", "val_loss", "lr", "grad_norm", "seconds", "epoch")
-    all_keys = Counter(itertools.chain.from_iterable(records))
-    keys = {ours: pick(all_keys, ours) for ours in wanted}
-    alone = not keys["train_loss"]
-    few = sum(keys["train_loss"] in record for record in records) if not alone else 0
-    if keys["val_loss"] and few < 4 <= sum(keys["val_loss"] in record for record in records):
-        alone = True
-        keys["train_loss"], keys["val_loss"] = keys["val_loss"], None
-        log.remarks.append("the validation loss is the only loss and is used in its place")
-    if not keys["train_loss"]:
+    chosen, run = columns(records, log.remarks), Timeline()
+    if not chosen.keys["train_loss"]:
         return log
-    dated = {  # a loss that nearly always comes with a step: without one it is ordinary text
-        ours: count_with(records, keys[ours], keys["step"]) > 0.5 * count_with(records, keys[ours])
-        for ours in ("train_loss", "val_loss")
-        if keys[ours] and keys["step"]
-    }
-    other_steps = [key for key in all_keys if (meaning(key) or ("",))[0] == "step"]
-    rows, vals, others = [], [], {"lr": [], "grad_norm": [], "seconds": []}
-    step, counted, offset, epoch, begun = None, False, 0, None, 0
-    earlier: list[list[dict]] = []
     for record in records:
-        now = as_number(record[keys["step"]]) if keys["step"] in record else None
-        if now is None:
-            now = next((as_number(record[key]) for key in other_steps if key in record), None)
-        loss = as_number(record.get(keys["train_loss"]))
-        val = as_number(record.get(keys["val_loss"])) if keys["val_loss"] else None
-        if now is None:
-            loss = None if dated.get("train_loss") else loss
-            val = None if dated.get("val_loss") else val
-        if now is not None and math.isfinite(now):
-            in_epoch = as_number(record.get(keys["epoch"])) if keys["epoch"] else None
-            now += offset
-            if loss is not None and rows and now < rows[-1]["step"]:
-                if (
-                    in_epoch is not None
-                    and epoch is not None
-                    and in_epoch > epoch
-                    and offset + 2 * (now - offset) < rows[-1]["step"]
-                ):
-                    now, offset = now - offset + rows[-1]["step"], rows[-1]["step"]
-                elif now < rows[-1]["step"] - 1.5 * gap(rows):
-                    kept = [row for row in rows if row["step"] < now]
-                    vals = [pair for pair in vals if pair[0] < now]
-                    for pairs in others.values():
-                        pairs[:] = [pair for pair in pairs if pair[0] < now]
-                    if not kept:
-                        earlier.append(rows)
-                    begun, rows = begun + 1, kept
-            if loss is not None and in_epoch is not None:
-                epoch = in_epoch
-            step = int(now) if float(now).is_integer() else now
-        elif loss is not None and (not keys["step"] or (rows and step == rows[-1]["step"])):
-            step, counted = len(rows) + 1 if not keys["step"] else step, not keys["step"]
-        if step is None:
-            if val is not None:
-                vals.append((-math.inf, val))
+        step = chosen.step(record)
+        loss, val = (chosen.loss(record, column, step) for column in ("train_loss", "val_loss"))
+        if step is not None and math.isfinite(step):
+            if loss is not None:
+                run.move_to(step, chosen.value(record, "epoch"))
+            else:
+                run.step = whole(step + run.offset)
+        elif loss is not None and not chosen.keys["step"]:
+            run.step = len(run.rows) + 1
+        if val is not None:
+            run.vals.append((-math.inf if run.step is None else run.step, val))
+        if run.step is None:
             continue
         if loss is not None:
-            if rows and rows[-1]["step"] == step:
-                rows[-1]["train_loss"] = loss
-            else:
-                rows.append({"step": step, "train_loss": loss})
-        if val is not None:
-            vals.append((step, val))
-        for ours, pairs in others.items():
-            value = as_number(record.get(keys[ours])) if keys[ours] else None
+            run.add_row(loss)
+        for column, pairs in run.others.items():
+            value = chosen.value(record, column)
             if value is not None:
-                pairs.append((step, value))
-    if earlier and len(rows) < 20 and max(map(len, earlier)) > len(rows):
-        rows = max(earlier, key=len)
-        vals, others = [], {}
-        log.remarks.append(f"{len(earlier) + 1} runs in one file: the longest is used")
-    elif earlier:
-        log.remarks.append(f"{len(earlier) + 1} runs in one file: the last is used")
-    elif begun:
-        log.remarks.append(
-            f"steps go back {begun} time{'s' * (begun > 1)}: later rows replace earlier ones"
-        )
-    if counted:
+                pairs.append((run.step, value))
+    log.remarks += [remark] if (remark := run.remark()) else []
+    if run.rows and not chosen.keys["step"]:
         log.remarks.append("no steps in the log: rows are counted")
-    rows.sort(key=lambda row: row["step"])
-    rows = list({row["step"]: row for row in rows}.values())
-    log.rows = rows
-    attach(rows, vals, others)
-    for ours in ("train_loss", "val_loss", "lr", "grad_norm", "seconds"):
-        if keys[ours] and any(ours in row for row in rows):
-            log.names[ours] = keys[ours]
+    run.rows.sort(key=lambda row: row["step"])
+    log.rows = list({row["step"]: row for row in run.rows}.values())
+    attach(log.rows, run.vals, run.others)
+    for column in ("train_loss", "val_loss", "lr", "grad_norm", "seconds"):
+        if chosen.keys[column] and any(column in row for row in log.rows):
+            log.names[column] = chosen.keys[column]
     return log
+
+
+def whole(step: float) -> float:
+    """The step as an int if it is a whole number."""
+    return int(step) if float(step).is_integer() else step
 
 
 def count_with(records: list[dict], *keys: str) -> int:
