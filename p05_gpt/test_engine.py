@@ -140,8 +140,7 @@ def process():
     code = IN_ONE_PROCESS.format(flags=SMALL)
     command = [sys.executable, "-c", code]
     output = dict(stdout=subprocess.PIPE, text=True, encoding="utf-8")
-    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, env=one_thread, **output) as process:
+    with subprocess.Popen(command, **output) as process:
         yield process
 
 

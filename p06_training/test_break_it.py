@@ -22,10 +22,6 @@ def short(monkeypatch):
     monkeypatch.setattr(break_it, "SMOOTH", 3)
     monkeypatch.setattr(break_it, "RESUMED", 6)
     monkeypatch.setattr(break_it, "DAMAGED", 12)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def module(name):

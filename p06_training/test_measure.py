@@ -22,10 +22,6 @@ def small(tmp_path, monkeypatch):
     loaded = run.load_data(args)
     monkeypatch.setattr(measure, "data", lambda: (args, loaded))
     monkeypatch.chdir(tmp_path)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def test_a_ring_all_reduce_sends_every_byte_about_twice():
