@@ -1,5 +1,7 @@
 """Beside other programs: threads that wait sleep, and long commands use the free cores only."""
 
+import functools
+import importlib
 import os
 import subprocess
 import sys
@@ -118,3 +120,39 @@ def test_a_number_that_was_set_elsewhere_stays(two_threads, monkeypatch):
     torch.set_num_threads(1)
     threads.use_free_cores()
     assert torch.get_num_threads() == 1
+
+
+class Counted(Exception):
+    """Raised in place of counting, which ends the command before its work."""
+
+
+@pytest.mark.parametrize(
+    "module, patched, argv",
+    [
+        ("p04_attention.break_it", "p01_autograd.lab.sabotage", ["no_scale"]),
+        ("p05_gpt.break_it", "p01_autograd.lab.sabotage", ["--all"]),
+        ("p05_gpt.measure", "p01_autograd.lab.cli", ["cache"]),
+        ("p04_attention.heatmap", "p04_attention.heatmap", []),
+        ("p05_gpt.checkup", "p05_gpt.checkup", ["--demo"]),
+        ("p05_gpt.train", "p05_gpt.train", ["--data", "text", "--out", "run"]),
+        ("p05_gpt.train", "p05_gpt.engine", ["--data", "text", "--engine", "p02_tensors"]),
+        ("p06_training.train", "p06_training.train", ["--data", "text", "--out", "run"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_command_that_computes_for_long_counts_first(
+    module, patched, argv, tmp_path, monkeypatch
+):
+    def count(before=None):
+        raise Counted
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text").write_text("to be or not to be, " * 200, encoding="utf-8")
+    monkeypatch.setattr(importlib.import_module(patched), "use_free_cores", count)
+    main = importlib.import_module(module).main
+    if module.endswith("break_it"):
+        parts = ("SABOTAGES", "experiment", "figure")
+        parts = (getattr(importlib.import_module(module), part) for part in parts)
+        main = functools.partial(main, module.split(".")[0], *parts)
+    with pytest.raises(Counted):
+        main(argv=argv)
