@@ -436,8 +436,9 @@ def columns(records: list[dict], remarks: list[str]) -> Columns:
     dated = {
         column
         for column in ("train_loss", "val_loss")
-        if (key := keys[column]) and step
-        if count_with(records, key, step) > 0.5 * count_with(records, key)
+        if (key := keys[column])
+        and step
+        and count_with(records, key, step) > 0.5 * count_with(records, key)
     }
     other_steps = [key for key in all_keys if (meaning(key) or ("",))[0] == "step"]
     return Columns(keys, other_steps, dated)
@@ -489,7 +490,7 @@ class Timeline:
         else:
             self.rows.append({"step": self.step, "train_loss": loss})
 
-    def remark(self) -> str | None:
+    def choose_run(self) -> str | None:
         """Choose between several runs in one file; returns what was done about steps going back."""
         runs = len(self.earlier) + 1
         if self.earlier and len(self.rows) < min(20, max(map(len, self.earlier))):
@@ -533,7 +534,7 @@ def to_rows(kind: str, records: list[dict]) -> Log:
             value = chosen.value(record, column)
             if value is not None:
                 pairs.append((run.step, value))
-    log.remarks += [remark] if (remark := run.remark()) else []
+    log.remarks += [remark] if (remark := run.choose_run()) else []
     if run.rows and not chosen.keys["step"]:
         log.remarks.append("no steps in the log: rows are counted")
     run.rows.sort(key=lambda row: row["step"])

@@ -26,12 +26,11 @@ if "OMP_WAIT_POLICY" not in os.environ:
 if sys.platform != "linux" or platform.machine() == "x86_64":  # PyTorch has another BLAS there
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-
-TICK = 0.25 if sys.platform == "win32" else 0.1  # seconds; Windows counts time in 16 ms
+COUNTED = 0.25 if sys.platform == "win32" else 0.1  # seconds; Windows has ticks of 16 ms
 found: tuple[int, int] | None = None  # PyTorch's own number of threads, and the one set here
 
 
-def free_cores(cores: int, seconds: float = TICK, tries: int = 3) -> int:
+def free_cores(cores: int, seconds: float = COUNTED, tries: int = 3) -> int:
     """How many of `cores` no other program uses, at least 1: keep them busy and see what one gets.
 
     One thread per core computes for so many seconds; what they get is their processor time in it.
