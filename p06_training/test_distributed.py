@@ -119,3 +119,22 @@ def test_a_readers_trainer_without_the_needed_attributes_is_refused(monkeypatch)
     monkeypatch.setattr(build, "Trainer", lambda *_: object())
     with pytest.raises(train.UsageError, match="model, optimizer, train_ids"):
         DataParallelTrainer(*[None] * 5)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_more_processes_than_gpus_is_an_error_in_one_line(
+    rank, text_file, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for name, value in (("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", 2)):
+        monkeypatch.setenv(name, str(value))
+    argv = [*flags(text_file, tmp_path / "run"), "--device", "cuda"]
+    try:
+        status = train.main(list(map(str, argv)))
+    except SystemExit as ended:
+        status = ended.code
+    complained = capsys.readouterr().err
+    assert status == 2
+    assert ("2 processes need a GPU each, and this machine has 1" in complained) == (rank == 0)
+    assert not (tmp_path / "run").exists()

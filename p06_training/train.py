@@ -423,11 +423,20 @@ def build_optimizer(model: GPT, config) -> torch.optim.Optimizer | Combined:
 
 
 def join_processes(device: str) -> tuple[int, int]:
-    """This process's number and how many there are; (0, 1) without torchrun."""
+    """This process's number and how many there are; (0, 1) without torchrun.
+
+    Raises UsageError if the processes are to compute on more GPUs than this machine has.
+    """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         return 0, 1
     on_gpus = torch.cuda.is_available() and device in ("auto", "cuda")
     if on_gpus:
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
+        if here > (gpus := torch.cuda.device_count()):
+            raise UsageError(
+                f"{here} processes need a GPU each, and this machine has {gpus}; "
+                f"use --nproc-per-node {gpus}, or --device cpu"
+            )
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     distributed.init_process_group(
         "nccl" if on_gpus else "gloo", timeout=datetime.timedelta(minutes=10)
@@ -711,12 +720,13 @@ def main(argv: list[str] | None = None) -> int:
 
 def command(argv: list[str] | None) -> int:
     """Run the command and report expected errors in one line; returns the exit status."""
-    if int(os.environ.get("RANK", 0)) > 0:
+    rank, processes = int(os.environ.get("RANK", 0)), 1
+    if rank > 0:
         sys.stdout = io.StringIO()  # only rank 0 prints
     parser, args, given = parse_flags(argv)
-    rank, processes = join_processes(args.device)
     again = f"python -m p06_training.train --resume --out {shlex.quote(args.out or DEFAULT_OUT)}"
     try:
+        rank, processes = join_processes(args.device)
         if args.resume:
             files = mine.files_of_run(args.out or DEFAULT_OUT)
         elif args.mine or args.init_from is None:
