@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import traceback
 import types
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
@@ -93,7 +94,10 @@ def check(project: str, file: Path) -> tuple[bool, str]:
 
 
 def call_with(files: dict[str, Path], function, *args):
-    """Call function(*args), with the function from a copy of its module that uses `files`."""
+    """Call function(*args), with the function from a copy of its module that uses `files`.
+
+    Raises UsageError if a file has the tensors of its inputs and of its own on two devices.
+    """
     if not files:
         return function(*args)
     name = function.__module__
@@ -101,7 +105,17 @@ def call_with(files: dict[str, Path], function, *args):
         name = sys.modules["__main__"].__spec__.name
     with imported_on(files):
         importlib.import_module("p05_gpt.mine").in_use = files
-        return getattr(importlib.import_module(name), function.__name__)(*args)
+        try:
+            return getattr(importlib.import_module(name), function.__name__)(*args)
+        except RuntimeError as error:
+            lines = traceback.extract_tb(error.__traceback__)
+            theirs = [line for line in lines if line.filename in map(str, files.values())]
+            if "same device" not in str(error) or not theirs:
+                raise
+            raise UsageError(
+                f"{theirs[-1].filename}, line {theirs[-1].lineno}: a tensor is made on the CPU, "
+                "and the input is not there; write .to(x.device), or train with --device cpu"
+            ) from None
 
 
 @contextlib.contextmanager

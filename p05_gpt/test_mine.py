@@ -96,6 +96,19 @@ def test_passing_files_replace_ours_and_verdicts_are_printed(folder, capsys, mon
     assert sample.main(["--run", "run", "--tokens", "5"]) == 0
 
 
+def test_a_mask_that_stays_on_the_cpu_is_reported_in_one_line(folder, capsys, monkeypatch):
+    monkeypatch.setattr(mine, "check", lambda name, file: (name == "p04_attention", "as if"))
+    write_attention()
+    with open("my/p04_attention.py", "a", encoding="utf-8") as file:  # as on a GPU
+        file.write("def causal_mask(T):\n    raise RuntimeError('not on the same device')\n")
+    flags = ["--mine", "my/", "--data", "text.txt", "--tokenizer", "char", "--out", "run", *SIZES]
+    with pytest.raises(SystemExit):
+        train.main(flags)
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert str(Path("my/p04_attention.py")) in last and "--device cpu" in last
+    assert not Path("run").exists()
+
+
 def test_their_names_replace_ours_in_all_projects(folder):
     write("helper.py", "FACTOR = 3\n")
     write_attention("import helper\n")

@@ -169,9 +169,8 @@ def train(args) -> int:
         return train_both(args)
     data = run.load_data(args)
     vocab = len(data.tokenizer.vocab)
-    model = new_model(args, vocab)
+    model = run.autocast(new_model(args, vocab).to(device), args.dtype)
     call_everything(model, args, data.train_ids)
-    model = run.autocast(model.to(device), args.dtype)
     folder = run.claim_folder(
         args.out, args.overwrite, DEFAULT_OUT, "use --overwrite, or another folder with --out"
     )
@@ -211,9 +210,11 @@ def new_model(args, vocab: int) -> GPT:
 
 def call_everything(model: GPT, args, train_ids: torch.Tensor) -> None:
     """Call each function of the listing once, so that a missing one ends the run at its start."""
+    device = next(model.parameters()).device
     x, y = get_batch(train_ids, args.block_size, 1, torch.Generator())
+    x, y = x.to(device), y.to(device)
     loss(model(x), y)
-    evaluate(model, train_ids[:2], args.block_size)
+    evaluate(model, train_ids[:2].to(device), args.block_size)
     generate(model, x, 1)
 
 

@@ -765,7 +765,7 @@ def command(argv: list[str] | None) -> int:
             flush=True,
         )
         os._exit(1)  # a regular exit would wait for it
-    if processes > 1:
+    if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
     return status
 

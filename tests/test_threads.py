@@ -87,6 +87,36 @@ def test_use_free_cores_leaves_the_busy_ones(two_threads, monkeypatch, capsys):
     assert said.err.startswith("computing on 1 of 2 threads, since other programs use the cores")
 
 
+@pytest.mark.parametrize(
+    "cores, free, used, said",
+    [
+        (2, 2, 2, 0),
+        (3, 3, 3, 0),
+        (4, 4, 3, 0),
+        (4, 3, 3, 0),
+        (4, 2, 2, 1),
+        (8, 8, 6, 0),
+        (8, 5, 5, 1),
+    ],
+)
+def test_use_free_cores_leaves_a_quarter_of_four_or_more(
+    cores, free, used, said, two_threads, monkeypatch, capsys
+):
+    monkeypatch.setattr(threads, "found", (cores, 2))
+    monkeypatch.setattr(threads, "free_cores", lambda most: min(free, most))
+    threads.use_free_cores()
+    assert torch.get_num_threads() == used
+    assert bool(capsys.readouterr().err) == said
+
+
+def test_use_one_core_and_then_the_free_ones(two_threads, monkeypatch, capsys):
+    threads.use_one_core()
+    assert torch.get_num_threads() == 1 and capsys.readouterr().err == ""
+    monkeypatch.setattr(threads, "free_cores", lambda cores: cores)
+    threads.use_free_cores()
+    assert torch.get_num_threads() == 2
+
+
 def test_use_free_cores_counts_again_from_all_of_them(two_threads, monkeypatch):
     for free in (1, 2, 1):
         monkeypatch.setattr(threads, "free_cores", lambda cores, free=free: min(free, cores))
@@ -111,15 +141,17 @@ def test_a_number_in_the_environment_stays(two_threads, monkeypatch, name):
     monkeypatch.setenv(name, "2")
     monkeypatch.setattr(threads, "free_cores", lambda cores: 1)
     threads.use_free_cores()
+    threads.use_one_core()
     assert torch.get_num_threads() == 2
 
 
 def test_a_number_that_was_set_elsewhere_stays(two_threads, monkeypatch):
     monkeypatch.setattr(threads, "free_cores", lambda cores: 2)
     threads.use_free_cores()
-    torch.set_num_threads(1)
+    torch.set_num_threads(3)
     threads.use_free_cores()
-    assert torch.get_num_threads() == 1
+    threads.use_one_core()
+    assert torch.get_num_threads() == 3
 
 
 class Counted(Exception):
@@ -148,7 +180,8 @@ def test_a_command_that_computes_for_long_counts_first(
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text").write_text("to be or not to be, " * 200, encoding="utf-8")
-    monkeypatch.setattr(importlib.import_module(patched), "use_free_cores", count)
+    name = "use_one_core" if patched.endswith("sabotage") else "use_free_cores"
+    monkeypatch.setattr(importlib.import_module(patched), name, count)
     main = importlib.import_module(module).main
     if module.endswith("break_it"):
         parts = ("SABOTAGES", "experiment", "figure")

@@ -30,7 +30,7 @@ from p01_autograd.lab.cli import (
     print_anything,
     quiet_end,
 )
-from p01_autograd.lab.threads import use_free_cores
+from p01_autograd.lab.threads import use_one_core
 
 Experiment = Callable[..., Any]  # (build=module, seed=seed) -> numbers
 Drawing = Callable[[list, list], Any]  # (healthy, broken) -> figure
@@ -318,7 +318,7 @@ def main(
                 check_shipped(package, sabotage)
         if (flags.all or flags.quiz or flags.names) and not flags.diff:
             output_folder("runs", package, "break_it")  # before the work, not after it
-            use_free_cores()
+            use_one_core()
         if flags.diff:
             print("\n".join(diff(package, by_name[name]) for name in flags.names))
         elif flags.quiz:
