@@ -89,17 +89,9 @@ def test_use_free_cores_leaves_the_busy_ones(two_threads, monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     "cores, free, used, said",
-    [
-        (2, 2, 2, 0),
-        (3, 3, 3, 0),
-        (4, 4, 3, 0),
-        (4, 3, 3, 0),
-        (4, 2, 2, 1),
-        (8, 8, 6, 0),
-        (8, 5, 5, 1),
-    ],
+    [(2, 2, 2, 0), (4, 4, 4, 0), (4, 3, 3, 1), (8, 8, 6, 0), (8, 6, 6, 0), (8, 5, 5, 1)],
 )
-def test_use_free_cores_leaves_a_quarter_of_four_or_more(
+def test_use_free_cores_leaves_a_quarter_of_eight_or_more(
     cores, free, used, said, two_threads, monkeypatch, capsys
 ):
     monkeypatch.setattr(threads, "found", (cores, 2))

@@ -11,9 +11,9 @@ processes and torchrun's workers inherit them. What is set already stays as it i
 
 Two threads beside one busy program are still three to eight times slower than alone: the one on
 the busy core waits for its turn at every operation. So a command that computes for long counts the
-free cores first, and uses as many threads, at most three quarters of what there are: the last
-quarter gains some 2 %, and without it a program that starts later does no harm. The small models
-of break_it gain a sixth from a second thread and are soon slower beside each other: they get one.
+free cores first, and uses as many threads; of eight cores or more it leaves a quarter, which would
+gain 2 to 5 %, to programs that start later. The small models of break_it gain a sixth from a second
+thread, and lose far more beside another break_it: they get one.
 """
 
 import hashlib
@@ -87,13 +87,13 @@ def use_one_core() -> None:
 def use_free_cores(before: object = None) -> None:
     """Let PyTorch compute on as many threads as there are free cores; says so if on fewer.
 
-    A quarter of four cores or more is left to programs that start later. `before`, the number that
+    A quarter of eight cores or more is left to programs that start later. `before`, the number that
     a resumed run had, is kept, since another one changes the last digits. Does nothing where the
     user has set a number, or PyTorch is not loaded.
     """
     if (most := own_threads()) == 0:
         return
-    usual = most - most // 4
+    usual = most if most < 8 else most - most // 4
     kept = before if type(before) is int and 1 <= before <= most else None
     threads = kept or min(free_cores(most), usual)
     set_threads(threads)
