@@ -45,23 +45,40 @@ except ImportError:
 
 
 @pytest.mark.parametrize(
-    "cores, share, free",
-    [(1, 0.5, 1), (2, 0.99, 2), (2, 0.9, 2), (2, 0.75, 1), (2, 0.5, 1), (8, 0.94, 7), (8, 0.1, 1)],
+    "count, share, whole",
+    [(1, 0.5, 0), (1, 0.9, 1), (2, 0.9, 2), (2, 0.75, 1), (2, 0.5, 1), (8, 0.94, 7), (8, 0.1, 1)],
 )
-def test_free_cores_counts_the_processor_time_that_threads_get(cores, share, free, monkeypatch):
+def test_whole_cores_adds_the_processor_time_that_threads_get(count, share, whole, monkeypatch):
     clock = SimpleNamespace(
         perf_counter=time.perf_counter, thread_time=lambda: share * time.perf_counter()
     )
     monkeypatch.setattr(threads, "time", clock)
-    assert threads.free_cores(cores, seconds=0.002) == free
+    assert threads.whole_cores(count, seconds=0.002) == whole
 
 
-def test_free_cores_forgives_a_moment_of_other_work(monkeypatch):
+def test_whole_cores_forgives_a_moment_of_other_work(monkeypatch):
     got = iter([0.6, 0.6, 1.0, 1.0])
     pool = SimpleNamespace(map=lambda share, cores: [next(got) for _ in cores])
     fake = type("Pool", (), {"__enter__": lambda self: pool, "__exit__": lambda *_: None})
     monkeypatch.setattr("concurrent.futures.ThreadPoolExecutor", lambda cores: fake())
-    assert threads.free_cores(2) == 2
+    assert threads.whole_cores(2, 0.1) == 2
+
+
+@pytest.mark.parametrize(
+    "cores, busy, free",
+    [
+        *[(1, 0, 1), (2, 0, 2), (2, 1, 1), (2, 2, 1)],
+        *[(4, 0, 4), (4, 1, 3), (4, 2, 2), (4, 3, 1), (4, 4, 2)],
+        *[(16, 1, 15), (16, 8, 8), (16, 15, 1), (16, 16, 8)],
+    ],
+)
+def test_free_cores_are_those_that_no_busy_program_is_on(cores, busy, free, monkeypatch):
+    def whole(count, seconds):  # a fair scheduler: who finds no free core shares one
+        alone = min(count, cores - busy)
+        return int(alone + (count - alone) / 2 + 0.25)
+
+    monkeypatch.setattr(threads, "whole_cores", whole)
+    assert threads.free_cores(cores) == free
 
 
 @pytest.fixture

@@ -32,14 +32,25 @@ COUNTED = 0.25 if sys.platform == "win32" else 0.1  # seconds; Windows has ticks
 found: tuple[int, int] | None = None  # PyTorch's own number of threads, and the one set here
 
 
-def free_cores(cores: int, seconds: float = COUNTED, tries: int = 3) -> int:
-    """How many of `cores` no other program uses, at least 1: keep them busy and see what one gets.
+def free_cores(cores: int, seconds: float = COUNTED) -> int:
+    """How many of `cores` no other program uses; if all are in use, our share, at least 1.
 
-    One thread per core computes for so many seconds; what they get is their processor time in it.
-    The best try counts: a moment's work of another program is not a busy one.
+    Threads that compute find that many cores free if each gets a whole one. One per core is tried
+    first, then as many as those found room for, until the room is theirs.
     """
     if cores == 1:
         return 1
+    share = threads = whole_cores(cores, seconds)
+    while 0 < threads < cores and (room := whole_cores(threads, seconds)) < threads:
+        threads = room
+    return threads or max(share, 1)
+
+
+def whole_cores(threads: int, seconds: float, tries: int = 3) -> int:
+    """How many cores so many threads get if they compute for so long: their processor time in it.
+
+    The best try counts: a moment's work of another program is not a busy one.
+    """
     from concurrent.futures import ThreadPoolExecutor  # only here: it takes long to import
 
     block = bytes(1 << 23)  # hashing it releases Python's lock for some milliseconds
@@ -50,14 +61,14 @@ def free_cores(cores: int, seconds: float = COUNTED, tries: int = 3) -> int:
             hashlib.sha256(block)
         return (time.thread_time() - start_cpu) / (time.perf_counter() - start)
 
-    best = 1
-    with ThreadPoolExecutor(cores) as pool:
+    most = 0
+    with ThreadPoolExecutor(threads) as pool:
         for _ in range(tries):
-            got = sum(pool.map(share, range(cores)))
-            best = max(best, min(int(got + max(0.25, 0.03 * cores)), cores))  # so much may be used
-            if best == cores:
+            got = sum(pool.map(share, range(threads)))
+            most = max(most, min(int(got + max(0.25, 0.03 * threads)), threads))  # the tolerance
+            if most == threads:
                 break
-    return best
+    return most
 
 
 def own_threads() -> int:
