@@ -108,7 +108,7 @@ def add_flags(parser: Parser, default_out: str) -> None:
         "--dtype",
         choices=("float32", "bfloat16"),
         default="float32",
-        help="bfloat16: matrix products by autocast, faster on a GPU that supports it; "
+        help="bfloat16: matrix products by autocast, faster for a large model on a GPU; "
         "default: %(default)s",
     )
     add(

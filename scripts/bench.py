@@ -250,7 +250,7 @@ def busy(repeats: int) -> None:
     cores = os.cpu_count() or 1
     spinning = {"GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "200"}
     spinning |= {"OPENBLAS_NUM_THREADS": str(cores), "OMP_NUM_THREADS": str(cores)}
-    numbers = sorted({1, max(cores // 2, 1), max(cores - 1, 1), cores})
+    numbers = sorted({1, max(cores // 2, 1), cores - cores // 4, max(cores - 1, 1), cores})
     ways = {"as it is": {}, f"{cores} threads, spinning": spinning}
     ways |= {f"{n} thread{'s' * (n > 1)}": {"OMP_NUM_THREADS": str(n)} for n in numbers}
     ours = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
