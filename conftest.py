@@ -16,7 +16,7 @@ if "OMP_NUM_THREADS" not in os.environ:  # the tests' tensors are too small to b
     os.environ["OMP_NUM_THREADS"] = "1"
     if "torch" in sys.modules:  # as in scripts/study.py, too late for that
         sys.modules["torch"].set_num_threads(1)
-os.environ["CUDA_VISIBLE_DEVICES"] = ""  # all numbers in the tests are those of a CPU
+os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # none: all numbers in the tests are those of a CPU
 importlib.import_module("p01_autograd.lab.checker")
 del sys.modules["p01_autograd"]
 if kept is not None:

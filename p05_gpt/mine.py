@@ -96,7 +96,7 @@ def check(project: str, file: Path) -> tuple[bool, str]:
 def call_with(files: dict[str, Path], function, *args):
     """Call function(*args), with the function from a copy of its module that uses `files`.
 
-    Raises UsageError if a file has the tensors of its inputs and of its own on two devices.
+    Raises UsageError if one of the files computes with tensors on two devices.
     """
     if not files:
         return function(*args)
@@ -113,8 +113,9 @@ def call_with(files: dict[str, Path], function, *args):
             if "same device" not in str(error) or not theirs:
                 raise
             raise UsageError(
-                f"{theirs[-1].filename}, line {theirs[-1].lineno}: a tensor is made on the CPU, "
-                "and the input is not there; write .to(x.device), or train with --device cpu"
+                f"{theirs[-1].filename}, line {theirs[-1].lineno}: one tensor is on the CPU and "
+                "another is not; put every new one on its input's device, as in "
+                "causal_mask(T).to(x.device), or train with --device cpu"
             ) from None
 
 

@@ -100,12 +100,17 @@ def test_a_mask_that_stays_on_the_cpu_is_reported_in_one_line(folder, capsys, mo
     monkeypatch.setattr(mine, "check", lambda name, file: (name == "p04_attention", "as if"))
     write_attention()
     with open("my/p04_attention.py", "a", encoding="utf-8") as file:  # as on a GPU
-        file.write("def causal_mask(T):\n    raise RuntimeError('not on the same device')\n")
+        said = (
+            "expected self and mask to be on the same device, but got mask on cpu and self on cuda"
+        )
+        file.write(f"def causal_mask(T):\n    raise RuntimeError('{said}')\n")
     flags = ["--mine", "my/", "--data", "text.txt", "--tokenizer", "char", "--out", "run", *SIZES]
     with pytest.raises(SystemExit):
         train.main(flags)
     last = capsys.readouterr().err.splitlines()[-1]
-    assert str(Path("my/p04_attention.py")) in last and "--device cpu" in last
+    line = len(Path("my/p04_attention.py").read_text(encoding="utf-8").splitlines())
+    where = f"{Path('my/p04_attention.py')}, line {line}: one tensor is on the CPU"
+    assert where in last and "--device cpu" in last
     assert not Path("run").exists()
 
 

@@ -108,7 +108,7 @@ def add_flags(parser: Parser, default_out: str) -> None:
         "--dtype",
         choices=("float32", "bfloat16"),
         default="float32",
-        help="bfloat16: matrix products by autocast, faster for a large model on a GPU; "
+        help="bfloat16: matrix products by autocast, faster for large models on most GPUs; "
         "default: %(default)s",
     )
     add(

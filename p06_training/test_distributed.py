@@ -127,14 +127,31 @@ def test_more_processes_than_gpus_is_an_error_in_one_line(
 ):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    for name, value in (("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", 2)):
+    variables = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=4, LOCAL_WORLD_SIZE=2)
+    for name, value in variables.items():
         monkeypatch.setenv(name, str(value))
-    argv = [*flags(text_file, tmp_path / "run"), "--device", "cuda"]
-    try:
-        status = train.main(list(map(str, argv)))
-    except SystemExit as ended:
-        status = ended.code
+    with pytest.raises(SystemExit) as end:
+        train.main([*flags(text_file, tmp_path / "run"), "--device", "cuda"])
     complained = capsys.readouterr().err
-    assert status == 2
-    assert ("2 processes need a GPU each, and this machine has 1" in complained) == (rank == 0)
+    assert end.value.code == 2 and complained.count("\n") == 1
+    assert "2 processes need a GPU each, and this machine has 1" in complained
     assert not (tmp_path / "run").exists()
+
+
+class Joined(Exception):
+    """Raised in place of joining the other processes."""
+
+
+def test_processes_on_several_machines_take_the_gpus_of_their_own(monkeypatch):
+    def join(backend, timeout):
+        raise Joined(backend)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda number: None)
+    monkeypatch.setattr(distributed, "init_process_group", join)
+    variables = dict(RANK=1, LOCAL_RANK=0, WORLD_SIZE=2, LOCAL_WORLD_SIZE=1)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, str(value))
+    with pytest.raises(Joined, match="nccl"):
+        train.join_processes("auto")

@@ -41,7 +41,9 @@ from p05_gpt.build import GPT
 from p05_gpt.init import init_weights
 from p05_gpt.train import (
     add_flags,
+    call_everything,
     ignoring_closed_pipe,
+    new_model,
     preview,
     sample_text,
     set_eval_tokens,
@@ -49,6 +51,7 @@ from p05_gpt.train import (
 )
 
 from .checkpoints import CheckpointError, load_checkpoint, remove_unfinished, save_checkpoint
+from .distributed import in_many_processes
 from .muon import Combined, Muon
 from .trainer import MAY_DIFFER, Trainer
 
@@ -214,6 +217,8 @@ def open_run(args, given: dict, processes: int) -> Job:
             f"the text is not the one that the run in {folder} started with; give that with --data"
         )
     if config is None:
+        model = run.autocast(new_model(args, len(data.tokenizer.vocab)).to(device), args.dtype)
+        call_everything(model, args, data.train_ids)  # what cannot run ends here, without a folder
         claim_folder(folder, args.overwrite)
     if device.type == "cpu":
         use_free_cores(config["threads"] if config else None)
@@ -720,13 +725,15 @@ def main(argv: list[str] | None = None) -> int:
 
 def command(argv: list[str] | None) -> int:
     """Run the command and report expected errors in one line; returns the exit status."""
-    rank, processes = int(os.environ.get("RANK", 0)), 1
-    if rank > 0:
+    if int(os.environ.get("RANK", 0)) > 0:
         sys.stdout = io.StringIO()  # only rank 0 prints
     parser, args, given = parse_flags(argv)
     again = f"python -m p06_training.train --resume --out {shlex.quote(args.out or DEFAULT_OUT)}"
     try:
         rank, processes = join_processes(args.device)
+    except UsageError as error:  # in every process, since they have not met
+        parser.error(str(error))
+    try:
         if args.resume:
             files = mine.files_of_run(args.out or DEFAULT_OUT)
         elif args.mine or args.init_from is None:
@@ -765,7 +772,7 @@ def command(argv: list[str] | None) -> int:
             flush=True,
         )
         os._exit(1)  # a regular exit would wait for it
-    if distributed.is_available() and distributed.is_initialized():
+    if in_many_processes():
         distributed.destroy_process_group()
     return status
 

@@ -73,7 +73,7 @@ def test_whole_cores_forgives_a_moment_of_other_work(monkeypatch):
     ],
 )
 def test_free_cores_are_those_that_no_busy_program_is_on(cores, busy, free, monkeypatch):
-    def whole(count, seconds):  # a fair scheduler: who finds no free core shares one
+    def whole(count, seconds):  # who finds no free core shares one with a program
         alone = min(count, cores - busy)
         return int(alone + (count - alone) / 2 + 0.25)
 
@@ -86,7 +86,7 @@ def two_threads(monkeypatch):
     """PyTorch on two threads, as without OMP_NUM_THREADS on a machine with two cores."""
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(threads, "found", None)
+    monkeypatch.setattr(threads, "found", (0, 0))
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
@@ -101,7 +101,7 @@ def test_use_free_cores_leaves_the_busy_ones(two_threads, monkeypatch, capsys):
     threads.use_free_cores()
     said = capsys.readouterr()
     assert torch.get_num_threads() == 1 and not said.out
-    assert said.err.startswith("computing on 1 of 2 threads, since other programs use the cores")
+    assert said.err.startswith("computing on 1 of 2 threads, since no more cores are free")
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ processes and torchrun's workers inherit them. What is set already stays as it i
 
 Two threads beside one busy program are still three to eight times slower than alone: the one on
 the busy core waits for its turn at every operation. So a command that computes for long counts the
-free cores first, and uses as many threads; of eight cores or more it leaves a quarter, which would
-gain 2 to 5 %, to programs that start later. The small models of break_it gain a sixth from a second
-thread, and lose far more beside another break_it: they get one.
+free cores first, and uses as many threads; of eight cores or more three quarters at most, since the
+last quarter gains 2 to 5 % and is what a program that starts later needs. The small models of
+break_it gain a sixth from a second thread, and lose far more beside another break_it: they get one.
 """
 
 import hashlib
@@ -29,21 +29,18 @@ if sys.platform != "linux" or platform.machine() == "x86_64":  # PyTorch has ano
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 COUNTED = 0.25 if sys.platform == "win32" else 0.1  # seconds; Windows has ticks of 16 ms
-found: tuple[int, int] | None = None  # PyTorch's own number of threads, and the one set here
+found = 0, 0  # PyTorch's own number of threads, and the one set here; 0 until it is asked
 
 
 def free_cores(cores: int, seconds: float = COUNTED) -> int:
-    """How many of `cores` no other program uses; if all are in use, our share, at least 1.
+    """How many of `cores` no other program uses; half of them if all are in use, at least 1.
 
-    Threads that compute find that many cores free if each gets a whole one. One per core is tried
-    first, then as many as those found room for, until the room is theirs.
+    Counted with one thread per core, then with as many as got a whole core, until all of them do.
     """
-    if cores == 1:
-        return 1
-    share = threads = whole_cores(cores, seconds)
-    while 0 < threads < cores and (room := whole_cores(threads, seconds)) < threads:
+    threads = cores
+    while threads > 0 and (room := whole_cores(threads, seconds)) < threads:
         threads = room
-    return threads or max(share, 1)
+    return threads or max(cores // 2, 1)
 
 
 def whole_cores(threads: int, seconds: float, tries: int = 3) -> int:
@@ -72,17 +69,22 @@ def whole_cores(threads: int, seconds: float, tries: int = 3) -> int:
 
 
 def own_threads() -> int:
-    """PyTorch's own number of threads; 0 if it is not loaded, or the user has set a number."""
+    """PyTorch's own number of threads; 0 if it is not loaded, or another number was set.
+
+    Set in the environment, or by torch.set_num_threads since a command here has set its own.
+    """
     global found
     torch = sys.modules.get("torch")
     if torch is None or {"OMP_NUM_THREADS", "MKL_NUM_THREADS"} & os.environ.keys():
         return 0
     now = torch.get_num_threads()
-    found = found or (now, now)
-    return found[0] if now == found[1] else 0  # else torch.set_num_threads was called elsewhere
+    if found == (0, 0):
+        found = now, now
+    return found[0] if now == found[1] else 0
 
 
 def set_threads(threads: int) -> None:
+    """Let PyTorch compute on so many threads; own_threads has been called."""
     global found
     found = found[0], threads
     if threads != sys.modules["torch"].get_num_threads():
@@ -90,17 +92,17 @@ def set_threads(threads: int) -> None:
 
 
 def use_one_core() -> None:
-    """Let PyTorch compute on one thread, unless the user has set a number."""
+    """Let PyTorch compute on one thread, unless OMP_NUM_THREADS says another number."""
     if own_threads():
         set_threads(1)
 
 
 def use_free_cores(before: object = None) -> None:
-    """Let PyTorch compute on as many threads as there are free cores; says so if on fewer.
+    """Let PyTorch compute on as many threads as there are free cores; says so if some are in use.
 
-    A quarter of eight cores or more is left to programs that start later. `before`, the number that
-    a resumed run had, is kept, since another one changes the last digits. Does nothing where the
-    user has set a number, or PyTorch is not loaded.
+    Of eight cores or more it uses three quarters at most. `before`, the number that a resumed run
+    had, is kept, since another one changes the last digits. Does nothing where OMP_NUM_THREADS says
+    a number, or PyTorch is not loaded.
     """
     if (most := own_threads()) == 0:
         return
@@ -109,7 +111,7 @@ def use_free_cores(before: object = None) -> None:
     threads = kept or min(free_cores(most), usual)
     set_threads(threads)
     if threads != usual:
-        why = "as the run began" if kept else "since other programs use the cores"
+        why = "as the run began" if kept else "since no more cores are free"
         print(
             f"computing on {threads} of {most} threads, {why}; OMP_NUM_THREADS sets another number",
             file=sys.stderr,
