@@ -237,7 +237,8 @@ class Training:
         self.goal = BY_HEART * math.log(subject.vocab)
         if not parameters:
             return
-        optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0)
+        fused = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
+        optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0, fused=fused)
         for _ in range(STEPS):
             batch_loss = subject.measured(subject.forward(self.model, text[:, :-1]), text[:, 1:])
             self.losses.append(batch_loss.item())

@@ -4,7 +4,6 @@ import importlib.util
 import inspect
 import os
 import re
-import subprocess
 import sys
 
 import numpy as np
@@ -119,36 +118,11 @@ def test_files_without_the_import_lines_are_refused():
         engine.swapped("p05_gpt", "import nothing\n", "")
 
 
-IN_ONE_PROCESS = """
-import os
-from p05_gpt import engine
-
-both = (engine.torch_steps, engine.our_steps) if hasattr(os, "fork") else ()
-for steps in both:
-    if os.fork() == 0:  # each from the same state
-        print(steps.__name__, engine.peak_growth(steps), flush=True)
-        os._exit(0)
-print(engine.profile(2, *{flags}, rows=200), flush=True)
-for _ in both:
-    os.wait()
-"""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def process():
-    """Starts the measurements, which run while the tests above do."""
-    code = IN_ONE_PROCESS.format(flags=SMALL)
-    command = [sys.executable, "-c", code]
-    output = dict(stdout=subprocess.PIPE, text=True, encoding="utf-8")
-    with subprocess.Popen(command, **output) as process:
-        yield process
-
-
 @pytest.fixture(scope="module")
-def measured(process):
-    """The output of that process: the profile, and the growth of the peak on both engines."""
-    said, _ = process.communicate(timeout=120)
-    assert process.returncode == 0
+def measured(measurements):
+    """The profile, and the growth of the peak on both engines."""
+    said, _ = measurements.communicate(timeout=120)
+    assert measurements.returncode == 0
     return said
 
 
