@@ -3,6 +3,8 @@
 import json
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -158,13 +160,14 @@ def test_a_file_that_does_not_load_is_reported_in_one_line(folder, text, says):
 
 
 def test_the_verdict_is_that_of_the_projects_checks(folder):
-    right = (ROOT / "p03_bpe/build.py").read_text(encoding="utf-8")
-    write("p03_bpe.py", right)
-    passes, verdict = mine.check("p03_bpe", Path("my/p03_bpe.py"))
+    Path("begun").mkdir()
+    files = [Path("my/p03_bpe.py"), Path("begun/p03_bpe.py")]
+    files[0].write_bytes((ROOT / "p03_bpe/build.py").read_bytes())
+    files[1].write_text("def get_stats(ids, counts=None):\n    raise NotImplementedError\n")
+    with ThreadPoolExecutor() as pool:  # at once, since each starts a process
+        (passes, verdict), (fails, next_one) = pool.map(partial(mine.check, "p03_bpe"), files)
     assert passes and re.fullmatch(r"my/p03_bpe\.py: (\d+) of \1 pass", verdict), verdict
-    write("p03_bpe.py", "def get_stats(ids, counts=None):\n    raise NotImplementedError\n")
-    passes, verdict = mine.check("p03_bpe", Path("my/p03_bpe.py"))
-    assert not passes and "next: get_stats" in verdict
+    assert not fails and "next: get_stats" in next_one
 
 
 def test_a_missing_folder_is_refused(folder, capsys):
