@@ -163,7 +163,8 @@ def test_the_verdict_is_that_of_the_projects_checks(folder):
     Path("begun").mkdir()
     files = [Path("my/p03_bpe.py"), Path("begun/p03_bpe.py")]
     files[0].write_bytes((ROOT / "p03_bpe/build.py").read_bytes())
-    files[1].write_text("def get_stats(ids, counts=None):\n    raise NotImplementedError\n")
+    begun = "def get_stats(ids, counts=None):\n    raise NotImplementedError\n"
+    files[1].write_text(begun, encoding="utf-8")
     with ThreadPoolExecutor() as pool:  # at once, since each starts a process
         (passes, verdict), (fails, next_one) = pool.map(partial(mine.check, "p03_bpe"), files)
     assert passes and re.fullmatch(r"my/p03_bpe\.py: (\d+) of \1 pass", verdict), verdict
