@@ -11,7 +11,7 @@ package = types.ModuleType("p01_autograd")
 package.__path__ = [str(Path(__file__).parent / "p01_autograd")]
 kept = sys.modules.pop("p01_autograd", None)
 sys.modules["p01_autograd"] = package
-importlib.import_module("p01_autograd.lab.threads")  # before PyTorch is
+importlib.import_module("p01_autograd.lab.startup")  # before PyTorch is
 if "OMP_NUM_THREADS" not in os.environ:  # the tests' tensors are too small to be shared
     os.environ["OMP_NUM_THREADS"] = "1"
     if "torch" in sys.modules:  # as in scripts/study.py, too late for that

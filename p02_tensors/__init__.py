@@ -1,6 +1,6 @@
 """Project 2: a tiny PyTorch-shaped tensor library on NumPy buffers."""
 
-import p01_autograd.lab.threads  # noqa: F401  isort: skip
+import p01_autograd.lab.startup  # noqa: F401  isort: skip
 
 from p02_tensors import functional, nn, optim
 from p02_tensors.torch_like import (

@@ -1,6 +1,6 @@
 """Project 3: byte-level byte-pair encoding."""
 
-import p01_autograd.lab.threads  # noqa: F401  isort: skip
+import p01_autograd.lab.startup  # noqa: F401  isort: skip
 
 from . import mine
 from .build import GPT2_PATTERN, GPT4_PATTERN, get_stats, merge

@@ -1,6 +1,6 @@
 """Project 4: scaled dot-product and multi-head causal attention."""
 
-import p01_autograd.lab.threads  # noqa: F401  isort: skip
+import p01_autograd.lab.quick_torch  # noqa: F401  isort: skip
 
 from .blocked import BlockedSelfAttention, masked_attention
 from .build import (

@@ -1,6 +1,6 @@
 """Project 5: a GPT in twenty lines."""
 
-import p01_autograd.lab.threads  # noqa: F401  isort: skip
+import p01_autograd.lab.quick_torch  # noqa: F401  isort: skip
 
 from .build import GPT, Block, evaluate, get_batch, loss
 from .init import init_weights

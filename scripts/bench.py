@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import p01_autograd.lab.threads  # noqa: F401  isort: skip
+import p01_autograd.lab.startup  # noqa: F401  isort: skip
 from p01_autograd.lab.cli import Parser, at_least, print_anything
 
 Pairs = Iterator[tuple[float, float]]  # seconds: ours, the other one
@@ -245,7 +245,7 @@ def busy_programs(count: int):
 def busy(repeats: int) -> None:
     """Time commands beside busy programs: as they run by themselves, and with numbers of threads.
 
-    GNU's OpenMP runtime spins by default; see p01_autograd/lab/threads.py.
+    GNU's OpenMP runtime spins by default; see p01_autograd/lab/startup.py.
     """
     cores = os.cpu_count() or 1
     spinning = {"GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "200"}

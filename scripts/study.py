@@ -33,7 +33,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
-import p01_autograd.lab.threads  # noqa: E402, F401  isort: skip
+import p01_autograd.lab.startup  # noqa: E402, F401  isort: skip
 
 import blank  # noqa: E402
 
@@ -172,7 +172,7 @@ def preload(project: str) -> None:
     import pytest  # noqa: F401
 
     if project != "p03_bpe":
-        import torch  # noqa: F401
+        import p01_autograd.lab.quick_torch  # noqa: F401
     with contextlib.suppress(ImportError):
         if project in ("p02_tensors", "p06_training"):  # imported by the first `backward`
             importlib.import_module("torch.fx.experimental.symbolic_shapes")

@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import p01_autograd.lab.threads  # noqa: E402, F401  isort: skip
+import p01_autograd.lab.startup  # noqa: E402, F401  isort: skip
 
 from p01_autograd.lab import hint, session  # noqa: E402
 from p01_autograd.lab.cli import Parser  # noqa: E402

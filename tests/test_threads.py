@@ -44,6 +44,20 @@ except ImportError:
     assert done.stdout.strip() == str(expected)
 
 
+@pytest.mark.parametrize("before, after", [("", "True"), ("gc.disable()", "False")])
+def test_importing_a_project_with_pytorch_leaves_the_collector_as_it_was(before, after):
+    code = f"""
+import atexit, gc
+atexit.register(lambda: print(gc.get_objects() == []))  # runs last
+{before}
+import p05_gpt
+print(gc.isenabled(), gc.get_freeze_count() > 100_000)
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [after, "True", "True"], "frozen: after the import, at the end"
+
+
 @pytest.mark.parametrize(
     "count, share, whole",
     [(1, 0.5, 0), (1, 0.9, 1), (2, 0.9, 2), (2, 0.75, 1), (2, 0.5, 1), (8, 0.94, 7), (8, 0.1, 1)],

@@ -1,32 +1,17 @@
-"""Threads that wait for work soon sleep, so that a busy laptop is not many times slower.
+"""How many threads a command computes on.
 
-By default OpenMP's threads, and with them PyTorch's, wait for each other by spinning for
-milliseconds: on a core that another program wants, the one that all wait for does not get its turn.
-Here they spin for some fifty microseconds, which is about what lies between two operations, and
-then sleep; sleeping at once costs a quiet machine half as much again. NumPy's OpenBLAS has no such
-setting: beside one busy program, a step of the GPT on NumPy took six times as long with two threads
-and as long as before with one, which costs a quiet machine a tenth. So it gets one. The runtimes
-read these variables when they are loaded, so this is imported before NumPy and PyTorch; child
-processes and torchrun's workers inherit them. What is set already stays as it is.
-
-Two threads beside one busy program are still three to eight times slower than alone: the one on
-the busy core waits for its turn at every operation. So a command that computes for long counts the
-free cores first, and uses as many threads; of eight cores or more three quarters at most, since the
-last quarter gains 2 to 5 % and is what a program that starts later needs. The small models of
-break_it gain a sixth from a second thread, and lose far more beside another break_it: they get one.
+Two threads beside one busy program are three to eight times slower than alone, although they sleep
+while they wait (startup.py): the one on the busy core waits for its turn at every operation. So a
+command that computes for long counts the free cores first, and uses as many threads; of eight cores
+or more three quarters at most, since the last quarter gains 2 to 5 % and is what a program that
+starts later needs. The small models of break_it gain a sixth from a second thread, and lose far
+more beside another break_it: they get one.
 """
 
 import hashlib
 import os
-import platform
 import sys
 import time
-
-if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # GNU's runtime; by default 300,000
-    os.environ.setdefault("KMP_BLOCKTIME", "1")  # Intel's and LLVM's, in milliseconds; 200
-if sys.platform != "linux" or platform.machine() == "x86_64":  # PyTorch has another BLAS there
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 COUNTED = 0.25 if sys.platform == "win32" else 0.1  # seconds; Windows has ticks of 16 ms
 found = 0, 0  # PyTorch's own number of threads, and the one set here; 0 until it is asked
