@@ -58,6 +58,13 @@ print(gc.isenabled(), gc.get_freeze_count() > 100_000)
     assert done.stdout.split() == [after, "True", "True"], "frozen: after the import, at the end"
 
 
+def test_what_a_notebook_has_made_since_it_imported_torch_is_still_collected():
+    code = "import gc, torch, p05_gpt; print(gc.isenabled(), gc.get_freeze_count())"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "0"]
+
+
 @pytest.mark.parametrize(
     "count, share, whole",
     [(1, 0.5, 0), (1, 0.9, 1), (2, 0.9, 2), (2, 0.75, 1), (2, 0.5, 1), (8, 0.94, 7), (8, 0.1, 1)],

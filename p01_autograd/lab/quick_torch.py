@@ -5,14 +5,16 @@ later at every full collection. So it waits, and gc.freeze exempts them from the
 """
 
 import gc
+import sys
 
 import p01_autograd.lab.startup  # noqa: F401  isort: skip
 
-collected = gc.isenabled()
-gc.disable()
-try:
-    import torch  # noqa: F401
-finally:
-    if collected:
-        gc.enable()
-gc.freeze()
+if "torch" not in sys.modules:  # else gc.freeze would exempt what a notebook has made since
+    collected = gc.isenabled()
+    gc.disable()
+    try:
+        import torch  # noqa: F401
+    finally:
+        if collected:
+            gc.enable()
+    gc.freeze()
