@@ -14,7 +14,7 @@ from p03_bpe.break_it import SABOTAGES
 
 @pytest.fixture(autouse=True)
 def less_text(monkeypatch):
-    sizes = {"TRAIN": 8_000, "VALIDATION": 3_000, "CODE": 7_000, "VOCAB": 352}
+    sizes = {"TRAIN": 5_000, "VALIDATION": 2_000, "CODE": 5_000, "VOCAB": 320}
     for name, size in sizes.items():
         monkeypatch.setattr(break_it, name, size)
 
