@@ -121,6 +121,14 @@ def test_a_readers_trainer_without_the_needed_attributes_is_refused(monkeypatch)
         DataParallelTrainer(*[None] * 5)
 
 
+def test_a_single_process_of_torchrun_leaves_its_group(text_file, tmp_path, monkeypatch):
+    variables = dict(RANK=0, WORLD_SIZE=1, MASTER_ADDR="127.0.0.1", MASTER_PORT=free_port())
+    for name, value in variables.items():
+        monkeypatch.setenv(name, str(value))
+    assert train.main(flags(text_file, tmp_path / "run", "--device", "cpu")) == 0
+    assert not distributed.is_initialized()
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_more_processes_than_gpus_is_an_error_in_one_line(
     rank, text_file, tmp_path, monkeypatch, capsys

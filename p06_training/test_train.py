@@ -19,6 +19,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from p01_autograd.lab.cli import UsageError
 from p03_bpe import corpus
 from p05_gpt import run
 from p06_training import build, checkpoints, doctor, train
@@ -612,6 +613,17 @@ BAD_FLAGS = [
     (["--block-size", "100000"], "too short"),
     (["--data", "/no/such/file"], "no file"),
 ]
+
+
+def test_what_cannot_run_ends_before_a_folder_is_claimed(text_file, tmp_path, monkeypatch, capsys):
+    def refuse(model, args, train_ids):
+        raise UsageError("one tensor is on the CPU and another is not")
+
+    monkeypatch.setattr(train, "call_everything", refuse)
+    with pytest.raises(SystemExit):
+        train.main(flags(text_file, tmp_path / "run"))
+    assert "one tensor is on the CPU" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("wrong, part", BAD_FLAGS, ids=[" ".join(f) for f, _ in BAD_FLAGS])

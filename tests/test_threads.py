@@ -184,6 +184,11 @@ def test_a_number_that_was_set_elsewhere_stays(two_threads, monkeypatch):
     assert torch.get_num_threads() == 3
 
 
+def test_tests_compute_on_the_cpu_and_on_one_thread():
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "-1" and not torch.cuda.is_available()
+    assert str(torch.get_num_threads()) == os.environ["OMP_NUM_THREADS"]
+
+
 class Counted(Exception):
     """Raised in place of counting, which ends the command before its work."""
 
