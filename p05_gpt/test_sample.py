@@ -12,7 +12,7 @@ from p05_gpt import kv_cache, run, sample
 from p05_gpt.build import GPT
 from p05_gpt.sampling import generate, stream
 
-BLOCK = 12
+BLOCK = 6
 TEXT = "to be or not to be, that is the question\n" * 30
 
 
@@ -47,7 +47,7 @@ def folder(request, tmp_path_factory):
 @pytest.fixture
 def text(folder, capsys):
     def text(*flags):
-        assert sample.main(["--run", str(folder), "--tokens", "21", *flags]) == 0
+        assert sample.main(["--run", str(folder), "--tokens", "11", *flags]) == 0
         return capsys.readouterr().out
 
     return text
@@ -79,7 +79,7 @@ def test_the_printed_text_is_that_of_generate(folder, text):
     _, tokenizer, model = run.read_run(folder)
     idx = run.prompt_ids(tokenizer, "that")
     seeded = torch.Generator().manual_seed(5)
-    new = generate(model, idx, 21, generator=seeded, top_k=9)[0, idx.shape[1] :]
+    new = generate(model, idx, 11, generator=seeded, top_k=9)[0, idx.shape[1] :]
     assert text("--prompt", "that", "--seed", "5", "--top-k", "9") == (
         "that" + tokenizer.decode(new.tolist()) + "\n"
     )
@@ -126,7 +126,7 @@ def test_samples_have_consecutive_seeds(text):
 
 def test_the_text_ends_before_the_stop(text):
     whole = text("--prompt", "to").removesuffix("\n")
-    for stop in (whole[10], whole[10:13], whole[20:]):
+    for stop in (whole[5], whole[5:8], whole[10:]):
         expected = whole[:2] + whole[2:].partition(stop)[0]
         assert text("--prompt", "to", "--stop", stop) == expected + "\n"
     assert text("--prompt", "to", "--stop", "never there") == whole + "\n"
