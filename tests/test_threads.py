@@ -1,4 +1,4 @@
-"""Beside other programs: threads that wait sleep, and long commands use the free cores only."""
+"""What is set before PyTorch is loaded, and on how many threads commands and tests compute."""
 
 import functools
 import importlib

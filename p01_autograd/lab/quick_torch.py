@@ -1,4 +1,4 @@
-"""Import PyTorch without garbage collection, in four fifths of the time.
+"""Import PyTorch without garbage collection, which takes a seventh less time.
 
 It makes half a million objects that stay: Python looks through them again and again meanwhile, and
 later at every full collection. So it waits, and gc.freeze exempts them from then on.
