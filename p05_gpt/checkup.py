@@ -785,6 +785,8 @@ def costs_of_certainty(s: Subject) -> list[float]:
         B = max(2, 512 // T)
         data = cycle.repeat(8 + 2 * B * T // n)  # also enough for windows side by side
         x, y = (s.get_batch or windows)(data, T, B, s.generator)
+    if not isinstance(x, torch.Tensor) or x.is_floating_point():
+        raise UsageError(f"get_batch returned {described(x)}, not ids, which are integers")
     costs = []
     for k in range(n):
         certain = cycle[(place[x] + k) % n]

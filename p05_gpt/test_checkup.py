@@ -177,6 +177,15 @@ def test_nothing_is_found_on_a_sound_model(make):
     assert checkup.examine(make, V, T) == []
 
 
+def test_batches_of_floats_are_an_error_in_one_line():
+    def floats(*args):
+        x, y = build.get_batch(*args)
+        return x.float(), y
+
+    with pytest.raises(UsageError, match="get_batch returned .*not ids"):
+        checkup.examine(lambda: build.GPT(V, 32, 4, 2, T), V, T, get_batch=floats)
+
+
 def test_nothing_is_found_on_the_books_gpt_its_loss_and_its_batches():
     found = checkup.examine(
         lambda: build.GPT(V, 32, 4, 2, T), V, T, loss=build.loss, get_batch=build.get_batch
