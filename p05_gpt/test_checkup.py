@@ -182,7 +182,7 @@ def test_batches_of_floats_are_an_error_in_one_line():
         x, y = build.get_batch(*args)
         return x.float(), y
 
-    with pytest.raises(UsageError, match="get_batch returned .*not ids"):
+    with pytest.raises(UsageError, match=r"get_batch returned .*not ids"):
         checkup.examine(lambda: build.GPT(V, 32, 4, 2, T), V, T, get_batch=floats)
 
 
